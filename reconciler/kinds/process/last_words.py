@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -20,6 +21,9 @@ _TAIL = 64 * 1024
 """Bytes of a log that are read for its last lines."""
 _LONGEST = 1000
 """Characters of each that are shown."""
+_NEAR = 20
+"""Lines from the end among which one that names an error is looked for: a trace may follow it."""
+_ERROR = re.compile(r"\w*(?:error|exception)\b|\b(?:fatal|panic)\b", re.IGNORECASE)
 
 
 def last_words(
@@ -55,10 +59,19 @@ def last_words(
                 last = last_lines(path, _TAIL, host.log_ends.get(path), uid)
                 # Before it is parted: a value may have several lines.
                 said = redacted(last.decode(errors="replace"), secrets).splitlines()
-                words += [line for line in said if line.strip()][-_WORDS:]
+                words += telling(said)
     except HostError:
         return None
     return "; ".join(censored(word)[:_LONGEST] for word in words if word) or None
+
+
+def telling(lines: Sequence[str]) -> list[str]:
+    """The last lines, each once, with the one before them that says why. Pure."""
+    near = [line.strip() for line in lines if line.strip()][-_NEAR:]
+    last = list(dict.fromkeys(reversed(near)))[:_WORDS][::-1]
+    cause = next((line for line in reversed(near) if _ERROR.search(line)), None)
+    cause = last[-1] if cause is None and last else cause
+    return [] if cause is None else [cause, *(line for line in last if line != cause)]
 
 
 def _screen(place: Place, pane: str, host: Host) -> list[str]:
