@@ -129,7 +129,7 @@ def _resource_row(one: Mapping[str, Any], now: float) -> Row:
         number = one["attempts"]
         if "since" in one:
             words.append("restarted once" if number == 1 else f"restarted {number} times")
-        elif "failed start" not in one["reason"]:
+        elif one["state"] != "paused" and "failed start" not in one["reason"]:
             words.append(count_of(number, "failed start"))
     if one["reason"]:
         reason = one["reason"]
@@ -138,8 +138,11 @@ def _resource_row(one: Mapping[str, Any], now: float) -> Row:
         words.append(printable(reason, _SHORT))
     if "due" in one and one["state"] not in ("paused", "skipped"):
         coming = span(one["due"]) if one["due"] > 0 else "now"
-    if "asked" in one and not one["reason"]:
-        words.append(printable(one["asked"]["said"], _SHORT))
+        if not one["reason"]:
+            said = one["asked"]["said"] if "asked" in one else "not asked yet"
+            words.append(printable(said, _SHORT))
+    until = one.get("paused", {}).get("until") if one["state"] == "paused" else None
+    coming = coming if until is None else span(until - now)
     cells = (printable(one["id"]), state, coming, "; ".join(words))
     return cells, STYLES.get(one["state"], "bad")
 
