@@ -29,10 +29,16 @@ def missing() -> bool:
     if os.path.exists("/run/systemd/generator/cron.target.wants"):
         return False
     try:
-        names = (read_proc(pid, "comm", 20) or b"" for pid in pids())
-        return not any(name.strip() in _DAEMONS for name in names)
+        found = (pid for pid in pids() if (read_proc(pid, "comm", 20) or b"").strip() in _DAEMONS)
+        return all(_is_contained(pid) for pid in found)
     except UnknownState:
         return False
+
+
+def _is_contained(pid: int) -> bool:
+    """Is it a container's, and so reads no crontab of this host? It has two numbers then."""
+    lines = (read_proc(pid, "status", 4096) or b"").split(b"\n")
+    return any(line.startswith(b"NSpid:") and len(line.split()) > 2 for line in lines)
 
 
 def installed() -> bool:
