@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from reconciler.host.systemd import is_routine
 from reconciler.kinds.process.last_words import telling
 
 NODE = """node:internal/modules/cjs/loader:1080
@@ -54,3 +55,23 @@ PermissionError: [Errno 13] Permission denied
 )
 def test_the_cause_comes_first_and_nothing_twice(said: str, expected: list[str]) -> None:
     assert telling(said.splitlines()) == expected
+
+
+@pytest.mark.parametrize(
+    ("line", "routine"),
+    [
+        ("Started web.service - A web service.", True),
+        ("Stopping web.service...", True),
+        ("Failed to start web.service - A web service.", True),
+        ("web.service: Main process exited, code=exited, status=1/FAILURE", True),
+        ("web.service: Failed with result 'exit-code'.", True),
+        ("web.service: Start request repeated too quickly.", False),
+        ("web.service: Failed to load environment files: No such file or directory", False),
+        ("Started other.service - Another one.", False),
+        ("Started web", False),
+        ("Failed to start", False),
+        ("no port", False),
+    ],
+)
+def test_what_systemd_logs_of_each_start_and_end_says_nothing(line: str, routine: bool) -> None:
+    assert is_routine(line, "web.service") is routine

@@ -45,6 +45,17 @@ _VENDOR = {
 }  # fmt: skip
 
 
+_ROUTINE = re.compile(
+    r"(?:(?:Start|Stopp)(?:ing|ed)|Finished|Failed to start) UNIT\b"
+    r"|UNIT: (?:Main process exited|Failed with result|Scheduled restart|Deactivated|Consumed)"
+)
+
+
+def is_routine(line: str, unit: str) -> bool:
+    """Is it what systemd logs of every start and end of that unit? Pure."""
+    return _ROUTINE.match(line.replace(unit, "UNIT")) is not None
+
+
 class Systemd:
     """The managers of the system and of the caller; a scope is ``system`` or ``user``."""
 
@@ -250,15 +261,19 @@ class Systemd:
         return result.output.decode("utf-8", "replace").splitlines()
 
     def last_words(self, scope: str, unit: str, lines: int = 5) -> list[str]:
-        """The last lines that a unit logged; none when they cannot be had."""
+        """The last lines that a unit logged; none when they cannot be had.
+
+        What systemd says of each start and end is left out: the unit's result says the same.
+        """
         flag = "--unit" if scope == "system" else "--user-unit"
-        words = (f"{flag}={unit}", f"--lines={lines}", "--output=cat", "--quiet")
+        words = (f"{flag}={unit}", f"--lines={4 * lines}", "--output=cat", "--quiet")
         try:
             result = self._run("journalctl", "", words, _ASK)
         except HostError:
             return []
         said = result.output.decode("utf-8", "replace").splitlines()
-        return [censored(line)[:500] for line in said if line.strip()][-lines:]
+        said = [line for line in said if line.strip() and not is_routine(line, unit)]
+        return [censored(line)[:500] for line in said][-lines:]
 
     def complaints(
         self, scope: str, files: Mapping[str, str], units: Sequence[str], folder: str

@@ -843,6 +843,25 @@ def test_what_a_unit_says_is_shown_and_followed(world: World) -> None:
     assert len(lines) == len(set(lines)), "none is given twice"
 
 
+def test_of_a_unit_that_fails_its_own_words_are_told(world: World) -> None:
+    """Not what systemd logs of each start and end."""
+    content = SLEEPER.format(description="x").replace(
+        "/bin/sleep 1001", "/bin/sh -c 'sleep 0.3; echo no port; exit 3'"
+    )
+    unit = {"unit": "noport.service", "content": content, "active": True}
+    spec = world.spec({"u": unit}, "noport")
+    world.reconcile("--once", spec)
+    world.host.until(lambda: world.show("noport.service", "ActiveState") == "failed")
+
+    def why() -> str:
+        done = world.host.run(world.host.bin / "reconcile", "--diagnose", spec, check=False)
+        return " ".join(done.stdout.partition("\nwrong, most")[2].split())
+
+    said = "unit:u: not running; result exit-code, exit status 3; it said last: no port reconcile"
+    world.host.until(lambda: f"{said} --once" in why().replace(f"{world.host.bin}/", ""))
+    world.once(world.spec({"u": {**unit, "state": "absent"}}, "noport"))
+
+
 def test_a_secret_that_is_no_variable_is_an_error(machine: Machine) -> None:
     fields = "content: '{{ token }}', vars: {token: x}, secret: [tokn]"
     done = machine.reconcile("--check", machine.spec(f"units: {{a.service: {{{fields}}}}}\n"))

@@ -192,7 +192,7 @@ class Units(
             return None
         from reconciler.kinds.unit.run import cause
 
-        return cause(host, want.scope, str(want.unit), words=not want.hides)
+        return cause(host, want.scope, str(want.unit), words=not want.hides) or None
 
     def actions(
         self, resource: Resource[Unit], have: UnitState | None, changes: Sequence[Change]

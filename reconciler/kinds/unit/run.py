@@ -234,7 +234,8 @@ def _renew(actions: Mapping[int, Renew], host: Host, found: list[Exception | Non
         else:
             errors |= systemd.renew(scope, first.verb, units)
         for unit, error in errors.items():
-            errors[unit] = HostError(f"{error}; {cause(host, scope, unit)}")
+            words = cause(host, scope, unit)
+            errors[unit] = HostError(f"{error}; {words}") if words else error
         if first.others and not errors:
             systemd.tell(scope, "start", "--", *first.others)
         systemd.settled(scope, [one for one in units if not systemd.holds_us(one)], _SETTLE)
@@ -262,15 +263,18 @@ def cause(
         known = known or host.systemd.show(scope, [unit])[unit]
     except UnknownState as error:
         return str(error)
-    found = [f"result {known.get('Result')}"]
+    result = known.get("Result")
+    found = [f"result {result}"] if result != "success" else []
     status = known.get("ExecMainStatus", "0")
     if status != "0":
         # CLD_EXITED is 1, wait(2); else it is the signal that ended it.
         ended = "exit status" if known.get("ExecMainCode") == "1" else "signal"
         found.append(f"{ended} {status}")
     if known.get("NRestarts", "0") not in ("0", ""):
-        found.append(f"{known['NRestarts']} restarts")
+        times = known["NRestarts"]
+        found.append("restarted once" if times == "1" else f"restarted {times} times")
     if known.get("LoadState") in ("error", "bad-setting"):
         found.append(known.get("LoadError", ""))
     said = host.systemd.last_words(scope, unit) if words else []
-    return ", ".join(found) + (f"; it said last: {' | '.join(said)}" if said else "")
+    last = f"it said last: {' | '.join(said)}" if said else ""
+    return "; ".join(filter(None, (", ".join(found), last)))
