@@ -84,8 +84,11 @@ class _Diagnosing(Looking):
         }
         asked, rest = probes.begin(children, resources, broken, kinds.get, self.host, self.probe)
         children.wait()
+        last = {deed["id"]: deed for deed in remembered.get("deeds", ())}
         for one in rows:
             evidence = children.answers.get(f"evidence {one['id']}")
+            if not evidence and one["state"] in ("waits", "given up", "differs"):
+                evidence = last.get(one["id"], {}).get("error")  # It may not have begun at all.
             one["evidence"] = evidence and "; ".join(dict.fromkeys(evidence.split("; ")))
         checks = [*probes.gathered(children, asked), *rest]
         return self._told(plan, rows, checks, remembered)

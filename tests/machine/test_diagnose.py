@@ -214,6 +214,15 @@ def test_given_up_it_says_what_it_said_last(machine: Machine) -> None:
     assert "--resume process:p" in one["mend"]
 
 
+def test_what_could_not_even_begin_says_why(machine: Machine) -> None:
+    """It has said nothing; why its last start failed was written down."""
+    missing = machine.base / "no-such-file"
+    spec = machine.spec(f"processes: {{p: {{command: [sleep, '1048'], env_file: {missing}}}}}\n")
+    machine.reconcile("--once", spec)
+    (one,) = diagnosed(machine, spec)["wrong"]
+    assert one["what"].endswith(f"; there is no env_file {missing}; make it, or leave it out")
+
+
 def test_stale_files_a_silent_log_and_a_wiped_crontab(machine: Machine) -> None:
     base = machine.base
     spec = small(
