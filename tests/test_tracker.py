@@ -14,6 +14,7 @@ from support import compiled
 from reconciler import kinds
 from reconciler.cli.call_state import CallState
 from reconciler.cli.main import usual
+from reconciler.core.messages import moment
 from reconciler.core.model import Observation, Outcome, Plan, Step
 from reconciler.core.restart_policy import Hold
 from reconciler.host.clock import Clock
@@ -39,6 +40,13 @@ def test_what_is_paused_stays_so_while_the_store_cannot_be_read(tmp_path: Path) 
     store.close()
     assert paused() == {"process:p": "new disk (by me)"}
     assert "cannot use the store" in told[0]
+
+
+def test_a_pause_says_until_when_it_is(tmp_path: Path) -> None:
+    store = Store(str(tmp_path / "demo"), Clock(), False)
+    store.pauses.pause("process:p", "", 4e9, "me")
+    tracker = Tracker((), kinds.get, store, print, set(), lambda: "me", str, {}, {})
+    assert tracker.past().paused == {"process:p": f"no reason given (by me), until {moment(4e9)}"}
 
 
 @pytest.mark.parametrize("flush", [0.0, 3600.0])

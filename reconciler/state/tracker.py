@@ -393,8 +393,8 @@ def _lives_on(seen: Mapping[str, Observation[Any]]) -> dict[str, str]:
 
 
 def _paused(pauses: Mapping[str, Pause]) -> dict[str, str]:
-    return {ident: _in_words(pause.reason, pause.by) for ident, pause in pauses.items()}
+    from reconciler.core.messages import moment
 
-
-def _in_words(reason: str, by: str) -> str:
-    return f"{reason or 'no reason given'} (by {by})"
+    until = {i: f", until {moment(one.until)}" for i, one in pauses.items() if one.until}
+    words = {i: f"{one.reason or 'no reason given'} (by {one.by})" for i, one in pauses.items()}
+    return {ident: one + until.get(ident, "") for ident, one in words.items()}
