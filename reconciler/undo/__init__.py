@@ -53,7 +53,7 @@ class Around:
             from reconciler.core.model import Resource
             from reconciler.kinds.directory import Directory
 
-            found.append(Resource(f"directory:{path}", Directory(path), present=False))
+            found.append(Resource(ident("directory", path), Directory(path), present=False))
         return found
 
 
@@ -96,6 +96,11 @@ def reversal(kind: str) -> Reversal | None:
             raise
         return None
     return found
+
+
+def ident(kind: str, path: str) -> str:
+    """The id of what no spec declares, by its path, as text that can be stored and shown."""
+    return f"{kind}:{path.encode('utf-8', 'backslashreplace').decode()}"
 
 
 def room_of(path: str) -> int:
@@ -158,7 +163,7 @@ def with_attributes(path: str, given: Attributes, host: Host) -> Resource[Any]:
     now = _attributes(status, host)
     former = ((path, (status.st_dev, status.st_ino), now, got),)
     want = Permission(escape(path), mode=now.mode, owner=now.owner, group=now.group, former=former)
-    return Resource(f"permission:{path}", want)
+    return Resource(ident("permission", path), want)
 
 
 def held(path: str, host: Host) -> tuple[str, Attributes]:

@@ -7,7 +7,7 @@ from typing import Any
 
 from reconciler.base.records import replace
 from reconciler.core.model import Resource, Step
-from reconciler.undo import Around, Irreversible, Reversal, held
+from reconciler.undo import Around, Irreversible, Reversal, held, ident
 
 
 class OfBlock(Reversal):
@@ -32,7 +32,7 @@ class OfBlock(Reversal):
         real = host.files.real(want.path) or want.path
         text, now = held(real, host)
         whole = WholeFile(real, content=text, mode=now.mode, owner=now.owner, group=now.group)
-        return (Resource(f"file:{real}", whole),)
+        return (Resource(ident("file", real), whole),)
 
 
 REVERSAL = OfBlock()

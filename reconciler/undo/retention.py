@@ -16,7 +16,7 @@ from reconciler.kinds.retention.actions import (
     RemoveFolders,
 )
 from reconciler.kinds.retention.resource import Retention
-from reconciler.undo import Around, Irreversible, Reversal, all_of, refuse_many
+from reconciler.undo import Around, Irreversible, Reversal, all_of, ident, refuse_many
 
 
 class OfRetention(Reversal):
@@ -45,7 +45,7 @@ class OfRetention(Reversal):
                     path = f"{action.path}/{one}"
                     now = all_of(path, host)
                     want = Directory(path, now.mode, now.owner, now.group)
-                    folders.append(Resource(f"directory:{path}", want))
+                    folders.append(Resource(ident("directory", path), want))
             elif isinstance(action, MoveFiles):
                 refuse_many(file.path for file in action.files)
                 files = tuple(sorted(action.files))

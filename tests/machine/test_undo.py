@@ -152,6 +152,24 @@ def test_a_name_that_would_be_a_pattern_gets_its_mode_back(machine: Machine, top
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
 
 
+def test_folders_with_any_names_come_back(machine: Machine, top: Path) -> None:
+    """Also those that are no text."""
+    folder = Path(os.fsdecode(os.fsencode(top) + b"/logs/\xff/a\nb"))
+    folder.mkdir(parents=True)
+    (folder / "x").touch()
+    os.utime(folder / "x", (1e9, 1e9))
+    before = tree(top)
+    machine.once(
+        spec := machine.spec(
+            f"{HEAD}retention: {{r: {{path: {top}/logs, recursive: true, remove_empty: true, "
+            f"action: move, to: {top}/to, older_than: 1d}}}}\n"
+        )
+    )
+    assert os.listdir(top / "logs") == []
+    undo(machine, spec)
+    assert tree(top) == before
+
+
 def test_what_somebody_has_made_in_place_of_what_was_removed_is_left(
     machine: Machine, top: Path
 ) -> None:
