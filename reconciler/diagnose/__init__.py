@@ -323,7 +323,7 @@ def command_line(context: Context, path: str, *words: str) -> Remedy:
     for setting in options.set:
         name, _, value = setting.partition("=")
         more += ["--set", f"{name}={HIDDEN}" if is_secret_setting(name, value) else setting]
-    for name in options.unset if words[0] in ("--plan", "--once") else ():
+    for name in options.unset if {"--plan", "--once"}.intersection(words[:1]) else ():
         more += ["--unset", name]
     for setting in options.set_file:
         name, _, file = setting.partition("=")
