@@ -59,6 +59,8 @@ def test_fresh(tmp_path: Path) -> None:
     ahead = fresh(str(aged(beat, -7200)), 60, walltime)
     assert (ahead.ok, ahead.words) == (False, f"its time is 2 h in the future: {beat}")
     assert fresh(f"{beat}x", 5, walltime) == Verdict(False, f"there is no {beat}x")
+    words = f"there is no {beat}*; it is one path, no pattern"
+    assert fresh(f"{beat}*", 5, walltime) == Verdict(False, words)
 
 
 def test_queue(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ show a URL or a value of the environment.
 from __future__ import annotations
 
 import os
+import re
 import signal
 import time
 from collections.abc import Callable, Sequence
@@ -69,7 +70,8 @@ def fresh(path: str, max_age: float, walltime: WallTime) -> Verdict:
     """Was what stands at ``path`` changed within ``max_age`` seconds? Raises UnknownState."""
     status = Files().status(path)
     if status is None:
-        return Verdict(False, f"there is no {path}")
+        hint = "; it is one path, no pattern" if re.search(r"[*?[]", path) else ""
+        return Verdict(False, f"there is no {path}{hint}")
     ahead = status.st_mtime - time.time()
     if ahead > max_age:
         return Verdict(False, f"its time is {span(ahead)} in the future: {path}")
