@@ -451,3 +451,19 @@ def test_what_is_wrong_is_said_with_its_place(machine: Machine) -> None:
     for at, words in enumerate(WRONG.values()):
         _, _, here = said.partition(f"{spec.name}:{5 + at}:")
         assert words in here.partition(f"{spec.name}:{6 + at}:")[0]
+
+
+def test_a_home_that_no_shell_will_read_is_noted(machine: Machine) -> None:
+    plan = machine.plan(
+        machine.spec(
+            "processes:\n"
+            "  words: {command: [cat, ~/a, ~/b]}\n"
+            "  shell: {command: cat ~/a}\n"
+            "  own_shell: {command: [sh, -c, ~/a]}\n"
+            "  other: {command: [cat, a~/b, '~']}\n"
+        )
+    )
+    notes = {one["id"]: one["reason"] for one in plan["notes"]}
+    assert notes == {
+        "process:words": 'no shell reads ~/a of its command; write "{{ user.home }}/a"'
+    }

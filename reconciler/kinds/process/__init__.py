@@ -141,6 +141,8 @@ class ProcessKind(
     ) -> Observation[ProcessState]:
         """How those are that run, as far as somebody wants to know."""
         want = resource.want
+        if resource.present and want.unexpanded is not None:
+            seen = replace(seen, note="; ".join(filter(None, (seen.note, want.unexpanded))))
         identities = _judged(resource, seen.state)
         stopped = (*seen.ailments, *(held(identities) if host.restless else ()))
         if not identities or (want.limits is None and want.heartbeat is None):

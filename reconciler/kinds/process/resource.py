@@ -216,6 +216,14 @@ class Process:
         return tuple(path for path in paths if path and path not in STREAMS)
 
     @property
+    def unexpanded(self) -> str | None:
+        """A note on a word of its command that would mean a home to a shell alone."""
+        words = self.command if self.command[1:2] != ("-c",) else ()
+        word = next((one for one in words if one.startswith("~/")), None)
+        home = '"{{ user.home }}'
+        return word and f'no shell reads {word} of its command; write {home}{word[1:]}"'
+
+    @property
     def looks_briefly(self) -> bool:
         """Is it known by our own record and the number of its process alone, and has no log of it a
         bound? A look at it starts nothing then, and cannot hang."""
