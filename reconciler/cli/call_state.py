@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import suppress
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -97,6 +98,14 @@ class CallState(Invocation):
             self._notes.append(text)
         elif not self.options.quiet:
             self.warn(text)
+
+    def _say_whose(self, spec: Spec) -> None:
+        """Say that a look is by another file than the one whose state this is."""
+        if self.options.mode in ("plan", "status", "diagnose"):
+            with suppress(HostError):
+                before = self._before(self.folder(spec), spec.path)
+                if before is not None:
+                    self._note(f"the state of {spec.name} is that of {before}, another file")
 
     def recover(self, spec: Spec) -> None:
         """Settle what one who was killed has left, and remember what this call is about.

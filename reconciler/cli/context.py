@@ -104,6 +104,7 @@ class Context(CallState):
             self.terminal.head(self.heading(spec))
         for text in notes:
             self._note(text)
+        self._say_whose(spec)
         return spec
 
     def heading(self, spec: Spec) -> Line:

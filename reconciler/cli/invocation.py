@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Collection, Mapping
+from contextlib import suppress
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -116,7 +117,11 @@ class Invocation:
         home = self.users.account(None).home
         path, tried = find_spec(self.options.spec, os.environ, home)
         if path is None:
-            raise InvalidUsage("no spec: name one, or make one of " + ", ".join(tried))
+            kept = ", ".join(map(printable, self._kept_specs()))
+            words = f" (kept here: {kept})" if kept else ""
+            raise InvalidUsage(f"no spec: name one{words}, or make one of {', '.join(tried)}")
+        if "/" not in path and not os.path.isfile(path):
+            path = self._kept_as(path) or path
         if self.options.spec is None and path == FOUND_HERE:
             self._refuse_found(path)
         if self.options.placed is not None:
@@ -128,6 +133,30 @@ class Invocation:
 
             note(f"this is the spec that comes with the program; {copy} is used when it is named")
         return path
+
+    def _kept_specs(self) -> list[str]:
+        """The specs whose states are kept here: a path, or the name of a shipped one."""
+        from reconciler.state.folder import known_spec
+
+        try:
+            names = sorted(os.listdir(self.state_dir))
+        except OSError:
+            return []
+        return list(filter(None, (known_spec(os.path.join(self.state_dir, n)) for n in names)))
+
+    def _kept_as(self, name: str) -> str | None:
+        """The path of the spec of that name whose state is kept here."""
+        import re
+
+        from reconciler.base.errors import HostError
+        from reconciler.host.spec_files import NAME, path_of
+        from reconciler.state.folder import known_spec
+
+        known = None
+        if re.fullmatch(NAME, name):
+            with suppress(HostError):  # Others could have changed it.
+                known = known_spec(self.folder_of(name))
+        return None if known is None else path_of(known)
 
     def _refuse_found(self, path: str) -> None:
         """Raise Usage where the current folder, in which a spec was found, is somebody else's.

@@ -126,7 +126,7 @@ FIRST = (
 """The first commands of somebody who is new."""
 
 WHERE = (
-    "SPEC: a YAML file, or a shipped one by name (executor); else $RECONCILE_SPEC, "
+    "SPEC: a YAML file, or the name of a shipped or kept one; else $RECONCILE_SPEC, "
     "./specs/executor.yaml, ~/.config/reconcile/spec.yaml, /etc/reconcile/spec.yaml."
 )
 

@@ -74,6 +74,36 @@ def test_looking_is_no_acting(machine: Machine, specs: tuple[Path, Path]) -> Non
         assert "--take-over" not in machine.reconcile(mode, two).stderr
 
 
+@pytest.mark.parametrize("mode", ["--status", "--plan", "--diagnose"])
+def test_a_look_by_another_file_says_so(
+    mode: str, machine: Machine, specs: tuple[Path, Path]
+) -> None:
+    one, two = specs
+    words = f"the state of demo is that of {one}, another file"
+    assert words in machine.reconcile(mode, two).stdout
+    assert words not in machine.reconcile(mode, one).stdout
+
+
+def test_a_kept_spec_is_found_by_its_name(machine: Machine, specs: tuple[Path, Path]) -> None:
+    """From any folder; a file of that name goes first."""
+    one, _ = specs
+    there = machine.base / "elsewhere"
+    (there / "demo").mkdir(parents=True)
+    machine.environ.pop("RECONCILE_SPEC", None)
+
+    def said(*words: str) -> tuple[int, str]:
+        done = machine.run("sh", "-c", 'cd "$0" && exec "$@"', there, *machine.argv(*words))
+        return done.returncode, done.stdout + done.stderr
+
+    assert f"demo ({one}) on " in said("--status", "demo")[1]
+    status, words = said("--status")
+    assert (status, f"no spec: name one (kept here: {one}), or" in words) == (64, True), words
+    assert said("--status", "dem") == (65, "dem: error: the spec does not exist\n")
+    (there / "demo").rmdir()
+    (there / "demo").write_text("no spec")
+    assert said("--status", "demo")[0] == 65
+
+
 def test_who_means_it_takes_over(machine: Machine, specs: tuple[Path, Path]) -> None:
     one, two = specs
     machine.once(two, "--take-over")
