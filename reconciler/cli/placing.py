@@ -15,6 +15,7 @@ from reconciler.base.errors import HostError
 from reconciler.host import trust
 from reconciler.host.place import put, put_at
 from reconciler.host.spec_files import ReadError, digest, folder, lies_elsewhere, lying, read
+from reconciler.host.walk import closing
 
 if TYPE_CHECKING:
     from reconciler.cli.context import Context
@@ -96,7 +97,7 @@ def _put(path: str, data: bytes) -> None:
     parent, name = os.path.split(path)
     try:
         handle = trust.opened(parent, os.O_PATH | os.O_DIRECTORY, what="a spec", make=0o755)
-        try:
+        with closing(handle):
             mode = 0o600
             with suppress(FileNotFoundError):
                 mode = os.stat(name, dir_fd=handle, follow_symlinks=False).st_mode & 0o777
@@ -104,8 +105,6 @@ def _put(path: str, data: bytes) -> None:
                     if read(path) == data:
                         return
             put(handle, name, data, mode)
-        finally:
-            os.close(handle)
     except trust.Untrusted as error:
         words = f"cannot put {name} into {parent}, where others could change it: {error.reason}"
         raise HostError(words, remedy=error.remedy) from None

@@ -27,6 +27,7 @@ from reconciler.host.place import put_at, write_all
 from reconciler.host.program import code
 from reconciler.host.reading import content
 from reconciler.host.remedy import remedy
+from reconciler.host.walk import closing
 from reconciler.output.data import laid_out, plan_document
 from reconciler.state.folder import make_folder
 
@@ -240,12 +241,9 @@ def _key(folder: str, make: bool = False) -> bytes | None:
         make_folder(folder)
     for _ in range(2 if make else 1):
         with suppress(OSError, HostError):
-            handle = trust.own_file(path)
-            try:
+            with closing(trust.own_file(path)) as handle:
                 private = not os.fstat(handle).st_mode & 0o077
                 key = os.read(handle, _LENGTH + 1)
-            finally:
-                os.close(handle)
             if private and len(key) == _LENGTH:
                 return key
         if make:
@@ -264,11 +262,8 @@ def _refuse_other(path: str) -> None:
         return
     except OSError as error:
         raise HostError(f"cannot write {path}: {error.strerror}") from None
-    try:
-        status = os.fstat(handle)
-        known = _looks_like_one(handle, status)
-    finally:
-        os.close(handle)
+    with closing(handle):
+        known = _looks_like_one(handle, os.fstat(handle))
     if not known:
         raise HostError(f"{path} is there, and is no saved plan; name another file")
 
@@ -285,7 +280,7 @@ def _read(path: str) -> bytes:
         handle = trust.opened(path, what="what is done by it")
     except OSError as error:
         raise HostError(f"cannot read {path}: {error.strerror}") from None
-    try:
+    with closing(handle):
         status = os.fstat(handle)
         if not stat.S_ISREG(status.st_mode):
             raise HostError(f"{path} is no file")
@@ -297,8 +292,6 @@ def _read(path: str) -> bytes:
         if status.st_size > _LONGEST:
             raise HostError(f"{path} is too long for a plan")
         return content(handle, _LONGEST)
-    finally:
-        os.close(handle)
 
 
 def _keygen(verb: str, *options: str, send: bytes = b"") -> bytes:

@@ -21,6 +21,7 @@ from reconciler.base.errors import HostError
 from reconciler.base.records import Packer, dataclass, replace, unpacked
 from reconciler.base.values import Facts, Secret
 from reconciler.host import spec_files, trust
+from reconciler.host.walk import closing
 
 if TYPE_CHECKING:
     from reconciler.core.kind import Kind
@@ -157,13 +158,9 @@ def write(
 def remove(file: str) -> None:
     """Remove what was kept of that spec, whatever its settings were. Never raises."""
     folder, _, name = file.rpartition("/")
-    with suppress(OSError, HostError):
-        handle = trust.opened(folder)
-        try:
-            _make_room(handle, name)
-            os.unlink(name, dir_fd=handle)
-        finally:
-            os.close(handle)
+    with suppress(OSError, HostError), closing(trust.opened(folder)) as handle:
+        _make_room(handle, name)
+        os.unlink(name, dir_fd=handle)
 
 
 def others(state_dir: str, name: str, most: int) -> Iterator[Spec]:
@@ -328,12 +325,9 @@ def _replace(file: str, content: bytes) -> None:
     from reconciler.host.place import put
 
     folder, _, name = file.rpartition("/")
-    handle = trust.opened(folder, make=0o700)
-    try:
+    with closing(trust.opened(folder, make=0o700)) as handle:
         _make_room(handle, name)
         put(handle, name, content)
-    finally:
-        os.close(handle)
 
 
 def _make_room(folder: int, new: str) -> None:

@@ -17,6 +17,7 @@ from collections.abc import Collection, Iterator
 from contextlib import suppress
 
 from reconciler.host.clock import Clock
+from reconciler.host.walk import closing
 
 _FRESH = 0.2
 """Seconds for which one look at the processes is believed,"""
@@ -213,14 +214,12 @@ class OpenFiles:
             if error.errno == errno.EAGAIN:
                 return status, True  # Somebody else has a lease on it.
             return status, self._looked_up(status.st_dev, status.st_ino)
-        try:
+        with closing(handle):
             status = os.fstat(handle)
             free = leased(handle, fcntl.F_WRLCK, True)
             if free is not None:
                 return status, not free
             return status, self._looked_up(status.st_dev, status.st_ino)
-        finally:
-            os.close(handle)
 
     def visible(self) -> set[tuple[int, int]] | None:
         """Devices and inodes of all that processes have open, in one look; None: not all is seen.

@@ -24,7 +24,7 @@ from reconciler.host.refusals import kept_mode, refuse_hard_link
 from reconciler.host.remove import pour
 from reconciler.host.rotated import Log, Names, shown_log
 from reconciler.host.tree import Emptied, Tree
-from reconciler.host.walk import reason, reported, sort_of, taken
+from reconciler.host.walk import closing, reason, reported, sort_of, taken
 
 _CHUNK = 1 << 20
 _BEHIND, _SHARE = 64 << 20, 4
@@ -178,12 +178,9 @@ def _rename(folder: int, file: File, way: RotationWay, now: float, shown: str) -
         with suppress(FileNotFoundError):
             os.unlink(passing, dir_fd=folder)
         entry = os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=folder)
-        try:
-            # Where there are no hard links, a kill may leave the writer untold.
-            with suppress(PermissionError):
-                link(entry, folder, passing)
-        finally:
-            os.close(entry)
+        # Where there are no hard links, a kill may leave the writer untold.
+        with closing(entry), suppress(PermissionError):
+            link(entry, folder, passing)
     first = way.names.make_room(folder, name, now)
     try:
         rename_new(folder, name, folder, first)

@@ -118,15 +118,15 @@ class WriteCronFile:
         if self.seen == self.text:
             host.files.set_attributes(self.path, int(self.mode, 8), 0, 0, False)
         else:
-            seen = None if self.seen is None else _data(self.seen)
+            seen = None if self.seen is None else os.fsencode(self.seen)
             mode = int(self.mode, 8)
-            replace_file(self.path, _data(self.text), seen, LIMIT, host.state_dir, mode, 0, 0)
+            replace_file(self.path, os.fsencode(self.text), seen, LIMIT, host.state_dir, mode, 0, 0)
         back = managed_file(self.path)
         lines = back.text.split("\n") if back is not None else []
         if (
             back is None
             or back.text != self.text
-            or any(job_in(line, True) and misread(_data(line), True) for line in lines)
+            or any(job_in(line, True) and misread(os.fsencode(line), True) for line in lines)
         ):
             raise HostError(f"{self.path}: what was written is not what came back")
 
@@ -145,7 +145,7 @@ class RemoveCronFile:
         return remedy("rm", "-f", self.path)
 
     def run(self, host: Host) -> None:
-        replace_file(self.path, None, _data(self.seen), LIMIT, host.state_dir)
+        replace_file(self.path, None, os.fsencode(self.seen), LIMIT, host.state_dir)
         host.marks.remove("cron", self.path)
 
 
@@ -171,7 +171,3 @@ def orphans(declared: set[str], host: Host) -> list[Resource[Cron]]:
         if here.unknown is not None or here.state is not None:
             found.append(Resource(f"cron:{path}", want, present=False, orphan=True))
     return found
-
-
-def _data(text: str) -> bytes:
-    return text.encode("utf-8", "surrogateescape")

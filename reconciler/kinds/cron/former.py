@@ -5,6 +5,7 @@ It must not show the value of a variable.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -49,11 +50,13 @@ class PutFormer:
 
     def made(self) -> CronEntry:
         """The entry itself."""
-        return CronEntry(_data(self.line), None if self.mailto is None else _data(self.mailto))
+        return CronEntry(
+            os.fsencode(self.line), None if self.mailto is None else os.fsencode(self.mailto)
+        )
 
     def shown(self) -> str:
         """The line as it may be shown."""
-        return shown(_data(self.line), False)[0]
+        return shown(os.fsencode(self.line), False)[0]
 
     def describe(self) -> str:
         return f"put into the crontab of {self.user} again: {self.shown()}"
@@ -68,7 +71,7 @@ def entries_of(resource: Resource[Cron], host: Host) -> tuple[FormerLine, ...]:
 def _entries(resource: Resource[Cron], now: CronTable) -> tuple[FormerLine, ...]:
     name = resource.want.entry or resource.id
     return tuple(
-        (key, _text(one.line), None if one.mailto is None else _text(one.mailto))
+        (key, os.fsdecode(one.line), None if one.mailto is None else os.fsdecode(one.mailto))
         for key, one in sorted(now.entries.items())
         if name in (key, base(key))
     )
@@ -79,7 +82,7 @@ def state_of(lines: Sequence[FormerLine]) -> FormerState | None:
     if not lines:
         return None
     return FormerState(
-        "\n".join(shown(_data(line), False)[0] for _, line, _ in lines), tuple(lines)
+        "\n".join(shown(os.fsencode(line), False)[0] for _, line, _ in lines), tuple(lines)
     )
 
 
@@ -108,11 +111,3 @@ def actions(resource: Resource[Cron], have: FormerState | None) -> list[Action]:
     kept = {name for name, *_ in goals}
     puts = [PutFormer(want.whose, *one) for one in goals if one not in are]
     return [*puts, *(DropLine(want.whose, name) for name, *_ in are if name not in kept)]
-
-
-def _data(text: str) -> bytes:
-    return text.encode("utf-8", "surrogateescape")
-
-
-def _text(data: bytes) -> str:
-    return data.decode("utf-8", "surrogateescape")

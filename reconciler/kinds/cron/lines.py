@@ -5,6 +5,7 @@ It must not show the value of a variable.
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -40,7 +41,7 @@ def job_in(line: str, of_file: bool) -> CronJob | None:
     """What a line has cron run; None for a comment, a variable, and what cannot be read."""
     line = line.strip(" \t")
     found = (_JOB_OF_FILE if of_file else _JOB).fullmatch(line)
-    if found is None or line.startswith("#") or setting(_bytes(line)) is not None:
+    if found is None or line.startswith("#") or setting(os.fsencode(line)) is not None:
         return None
     return CronJob(re.sub(r"[ \t]+", " ", found[1]), found[2], found[3])
 
@@ -70,7 +71,7 @@ def rendered(schedule: str, command: tuple[str, ...], variables: Mapping[str, st
     text = command[2] if _is_script(command) else words(command)
     escaped = text.replace("%", "\\%")
     if not variables and "\\\\" not in escaped:
-        return _bytes(f"{schedule} {escaped}")
+        return os.fsencode(f"{schedule} {escaped}")
     script = ""
     if variables:
         pairs = (f"{name}={quoted(value)}" for name, value in variables.items())
@@ -78,12 +79,13 @@ def rendered(schedule: str, command: tuple[str, ...], variables: Mapping[str, st
     # With a standard input of its own: the rest of this one is the script.
     script += f"exec {words(command) if not _is_script(command) else _through_shell(text)}"
     script += " </dev/null"
-    return _bytes(schedule) + _SHELL + _bytes(script.replace("%", "\\%").replace("\n", "%"))
+    fed = script.replace("%", "\\%").replace("\n", "%")
+    return os.fsencode(schedule) + _SHELL + os.fsencode(fed)
 
 
 def misread(line: bytes, of_file: bool = False) -> bool:
     """Does python-crontab find anything but one command in a line of ours, or another command?"""
-    text = _text(line)
+    text = os.fsdecode(line)
     job = job_in(text, of_file)
     if job is None or "\n" in text:
         return True
@@ -92,7 +94,7 @@ def misread(line: bytes, of_file: bool = False) -> bool:
     found = _read(text, of_file) or _read(f"* * * * * {some}", of_file)
     if found is None:
         return True
-    said, _, given = _text(_decoded(_bytes(job.command))).partition("\n")
+    said, _, given = os.fsdecode(_decoded(os.fsencode(job.command))).partition("\n")
     if "#" in job.command:  # It takes it for a comment, which cron does not.
         return found.user != (job.user or None) or not said.startswith(found.command)
     return (found.user or "", found.command, found.stdin or "") != (job.user, said.strip(), given)
@@ -122,10 +124,6 @@ def _is_script(command: tuple[str, ...]) -> bool:
     return len(command) == 3 and command[:2] == ("sh", "-c")
 
 
-def _bytes(text: str) -> bytes:
-    return text.encode("utf-8", "surrogateescape")
-
-
 def shown(line: bytes, secret: bool) -> tuple[str, dict[str, str]]:
     """A line for people, and the values of its variables, which stand as ``…`` in the first.
 
@@ -144,25 +142,25 @@ def shown(line: bytes, secret: bool) -> tuple[str, dict[str, str]]:
         values = {name: value.replace("'\"'\"'", "'") for name, value in pairs.items()}
         export = "export " + " ".join(f"{n}={quoted(v)}" for n, v in values.items()) + "\n"
         if found and (not found[1] or script.startswith(export)):
-            goal = _text(head + _SHELL)
+            goal = os.fsdecode(head + _SHELL)
             if values:
                 goal += "export " + " ".join(f"{name}=…" for name in values) + "%"
             return goal + found[2].replace("%", "\\%").replace("\n", "%"), values
     if secret:
         return "a line that was edited by hand", {}
     visible, percent, _ = _first_percent(line)
-    return _text(visible) + ("%…" if percent else ""), {}
+    return os.fsdecode(visible) + ("%…" if percent else ""), {}
 
 
 def shown_line(line: bytes, secret: bool) -> tuple[str, str]:
     """A line from a template as it may be shown, and its digest."""
     digest = blake2b(line, digest_size=8).hexdigest()
-    return (shown_text(_text(line)) if secret else shown(line, False)[0]), digest
+    return (shown_text(os.fsdecode(line)) if secret else shown(line, False)[0]), digest
 
 
 def shown_text(text: str) -> str:
     """What is shown of a text that holds a secret."""
-    digest = blake2b(_bytes(text), digest_size=6).hexdigest()
+    digest = blake2b(os.fsencode(text), digest_size=6).hexdigest()
     return f"(not shown: it holds a value of the environment; digest {digest})"
 
 
@@ -173,10 +171,6 @@ def _first_percent(line: bytes) -> tuple[bytes, bytes, bytes]:
 
 def _decoded(data: bytes) -> bytes:
     return re.sub(rb"\\%|%", lambda found: b"%" if len(found[0]) == 2 else b"\n", data)
-
-
-def _text(data: bytes) -> str:
-    return data.decode("utf-8", "surrogateescape")
 
 
 def bare(line: bytes) -> bytes:

@@ -52,10 +52,10 @@ class WriteUnit:
 
     def write(self, host: Host) -> None:
         """Without asking systemd-analyze. Raises HostError."""
-        seen = None if self.seen is None else _data(self.seen)
+        seen = None if self.seen is None else os.fsencode(self.seen)
         uid, gid = (0, 0) if self.scope == "system" else (os.geteuid(), os.getegid())
         mode = int(self.mode, 8)
-        replace_file(self.path, _data(self.text), seen, LIMIT, host.state_dir, mode, uid, gid)
+        replace_file(self.path, os.fsencode(self.text), seen, LIMIT, host.state_dir, mode, uid, gid)
         host.systemd.changed(self.scope, self.unit)
 
 
@@ -81,14 +81,10 @@ class WriteEnvironment:
         if self.seen == self.text:
             host.files.set_attributes(self.path, 0o600, uid, gid, False)
         else:
-            seen = None if self.seen is None else _data(self.seen)
-            text = _data(self.text)
+            seen = None if self.seen is None else os.fsencode(self.seen)
+            text = os.fsencode(self.text)
             replace_file(self.path, text, seen, LIMIT, host.state_dir, 0o600, uid, gid)
         host.systemd.changed(self.scope, self.unit)
-
-
-def _data(text: str) -> bytes:
-    return text.encode("utf-8", "surrogateescape")
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,7 +134,7 @@ class RemoveUnit:
         return os.path.dirname(self.path).endswith(f"/{self.unit}.d")
 
     def run(self, host: Host) -> None:
-        replace_file(self.path, None, _data(self.seen), LIMIT, host.state_dir)
+        replace_file(self.path, None, os.fsencode(self.seen), LIMIT, host.state_dir)
         if self._in_folder:
             folder = os.path.dirname(self.path)
             if not host.files.entries(folder):

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from reconciler.base.errors import HostError
 from reconciler.base.records import dataclass
+from reconciler.host.walk import closing
 from reconciler.state.folder import make_folder
 from reconciler.state.store.base import StoreTable
 
@@ -37,15 +38,12 @@ def undo_lock(folder: str) -> Iterator[bool]:
     from reconciler.host.place import own_file
 
     make_folder(folder)
-    handle = own_file(os.path.join(folder, "undo"))
-    try:
+    with closing(own_file(os.path.join(folder, "undo"))) as handle:
         held = False
         with suppress(BlockingIOError):
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
             held = True
         yield held
-    finally:
-        os.close(handle)
 
 
 @dataclass(frozen=True, slots=True)
