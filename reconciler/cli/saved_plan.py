@@ -141,11 +141,12 @@ class SavedPlan:
         """What is not as it was when the plan was made, in words."""
         now = _facts(_key(context.folder(look.spec)) or b"", look)
         was = str(self._saved.get("program")).partition(" ")[0]
+        other = f"{__version__}, it was {was}" if was != __version__ else "its files have changed"
         found = [
             f"the {words}"
             for name, words in (
                 ("machine", f"plan was made on another host than {look.plan.host}"),
-                ("program", f"program is another one: {__version__}, it was {was}"),
+                ("program", f"program is another one: {other}"),
                 ("spec", "spec is another one, or its variables are"),
             )
             if now[name] != self._saved.get(name)

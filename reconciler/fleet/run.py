@@ -290,7 +290,8 @@ def _reason(answer: Mapping[str, Any]) -> str:
         words = ": ".join([line for line in words.splitlines() if line][-1:] + more)
         # Ansible's own sentence says less than what ssh has said.
         words = words.rpartition(" ssh: ssh: ")[2].rpartition(" via ssh: ")[2]
-    return words.strip() or "no reason was given"
+    lines = [line.strip().removeprefix("reconcile: ") for line in words.splitlines()]
+    return "; ".join(filter(None, lines)) or "no reason was given"
 
 
 def _complaint(output: str, inventory: str, limit: str | None) -> str:

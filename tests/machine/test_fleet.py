@@ -435,6 +435,8 @@ def test_what_ansible_says_becomes_the_reason() -> None:
     assert (one.reached, one.why) == (False, "connect to host a port 22: Connection timed out")
     one = heard("runner_on_failed", msg="Module failed", module_stderr="x\nKeyError: 'y'\n", rc=1)
     assert (one.answer, one.why) == (None, "Module failed: KeyError: 'y'")
+    one = heard("runner_on_failed", msg="a has moved\nreconcile: nothing is done\n", version="1")
+    assert one.why == "a has moved; nothing is done"
     assert heard("runner_on_failed").why == "no reason was given"
     assert _heard("runner_on_ok", {"host": "a", "res": [1]}) == HostResult("a", {})
     assert _heard("playbook_on_stats", {}) is None

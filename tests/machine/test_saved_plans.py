@@ -260,7 +260,7 @@ def test_it_is_for_this_program(machine: Machine, monkeypatch: pytest.MonkeyPatc
     with (another / "core/plan.py").open("a") as file:
         file.write("# another one\n")
     (words,) = SavedPlan(context, str(saved.file), None).moved(context, look)
-    assert words.startswith("the program is another one: ")
+    assert words == "the program is another one: its files have changed"
 
 
 def test_nothing_else_is_lost_for_it(machine: Machine, capsys: pytest.CaptureFixture[str]) -> None:
