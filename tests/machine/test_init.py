@@ -11,6 +11,9 @@ from jsonschema import Draft202012Validator
 from machine.disposable import CronHost
 from support import CHECKOUT
 
+from reconciler.cli.commands.init import _variables
+from reconciler.host.spec_files import shipped_specs
+
 pytestmark = pytest.mark.root
 SHIPPED = CHECKOUT / "specs/executor.yaml"
 
@@ -75,3 +78,12 @@ def test_no_name_is_put_where_others_may_change_it(cron_host: CronHost) -> None:
     host.run("mkdir", "-m", "777", "/etc/reconcile")
     assert "everybody may write to /etc/reconcile" in init(host, status=1)
     assert os.listdir(host.path("/etc/reconcile")) == []
+
+
+def test_the_variables_that_are_there_to_be_edited_are_named() -> None:
+    """Not those that follow from others."""
+    shown = {name: _variables(str(SHIPPED.parent / f"{name}.yaml")) for name in shipped_specs()}
+    assert shown["workspace"] == ["project", "editor", "server"]
+    assert shown["webservice"] == ["account", "port", "home", "logs", "backups"]
+    assert shown["executor"][:5] == ["home", "state", "watchdog", "user_unit", "login_hook"]
+    assert not {"commands", "logs", "watchdog_log", "given"} & set(shown["executor"])

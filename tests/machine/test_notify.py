@@ -560,11 +560,14 @@ def test_a_test_message_to_every_target(machine: Machine, receiver: Receiver) ->
     ]
     assert len(receiver.got) == 2
     assert receiver.bodies()[0].startswith("this is a test of ")
-    none = machine.reconcile("--notify-test", machine.spec("directories:\n"))
-    assert (none.returncode, none.stdout[-27:]) == (
+    spec = machine.spec("directories:\n")
+    none = machine.reconcile("--notify-test", spec)
+    words, example = none.stdout.splitlines()
+    assert (none.returncode, words) == (
         0,
-        "spec.yaml has no targets under notify\n"[-27:],
+        f"{spec} has no targets under notify; add one there, such as",
     )
+    assert machine.reconcile("--check", machine.spec(f"{example.strip()}\n")).returncode == 0
 
 
 def test_a_target_that_is_off_is_no_error_and_said(machine: Machine, looping: Any) -> None:

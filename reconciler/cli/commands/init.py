@@ -6,6 +6,7 @@ It must not apply it.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -79,8 +80,14 @@ def _variables(source: str) -> list[str]:
 
     with open(source, encoding="utf-8") as file:
         document: dict[str, Any] = YAML(typ="safe", pure=True).load(file)
+    variables = {name: str(value) for name, value in document.get("vars", {}).items()}
+
+    def follows(name: str, value: str) -> bool:
+        others = "|".join(map(re.escape, variables.keys() - {name}))
+        return "{{" in value and re.search(rf"(?<![\w.'])(?:{others})\b", value) is not None
+
     # What is computed from others is not there to be edited.
-    return [name for name, value in document.get("vars", {}).items() if "{{" not in str(value)]
+    return [name for name, value in variables.items() if not follows(name, value)]
 
 
 def _lines(

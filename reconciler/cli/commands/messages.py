@@ -53,7 +53,9 @@ def run(context: Context) -> int:
         words, style = _SHOWN[result]
         context.terminal.write([(f"{name}: {words}{printable(why)}", style)])
     if not found:
-        context.terminal.write([(f"{printable(spec.path)} has no targets under notify", "quiet")])
+        words = f"{printable(spec.path)} has no targets under notify; add one there, such as"
+        example = "  notify: {targets: {slack: {url_file: ~/.config/reconcile/slack_url}}}"
+        context.terminal.write([(words, "quiet"), (example, "quiet")])
     return TROUBLE if any(result == "refused" for _, result, _ in found) else DONE
 
 

@@ -57,6 +57,11 @@ def _pause(context: Context, spec: Spec) -> int:
         context.print_json(_document(context, spec, "paused", now))
     for one in now:
         context.say(*pause_lines(one))
+    if now and not options.quiet:
+        from reconciler.diagnose import command_line
+
+        words = [word for name in options.pause for word in ("--resume", name)]
+        context.say((f"manage it again with: {command_line(context, spec.path, *words)}", ""))
     for ident, why in failed:
         context.terminal.write([(f"  failed {ident}: {why}", "bad")])
     return TROUBLE if failed else DONE
