@@ -14,7 +14,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from reconciler.base.digests import blake2b
-from reconciler.base.errors import CHANGED, DONE, INVALID, TROUBLE
+from reconciler.base.errors import CHANGED, DONE, INVALID, TROUBLE, USAGE
 from reconciler.base.text import HIDDEN, FromFile, hide, printable
 from reconciler.base.values import Remembered
 from reconciler.host import trust
@@ -30,6 +30,9 @@ if TYPE_CHECKING:
     from reconciler.config.errors import SpecError
     from reconciler.core.model import Spec
     from reconciler.output.text import Line
+
+
+_MARGIN = "  "
 
 
 class InvalidUsage(Exception):
@@ -323,14 +326,18 @@ def exit_status(trouble: bool, changes: bool, options: argparse.Namespace) -> in
 
 def complain(message: str, status: int) -> int:
     """Say what went wrong; the status that was given."""
-    tell(message)
+    tell(message, "" if status == USAGE else _MARGIN)
     return status
 
 
-def tell(message: str) -> None:
-    """Say something to people, whatever they asked for."""
+def tell(message: str, margin: str = _MARGIN) -> None:
+    """Say something to people, whatever they asked for.
+
+    What follows the first line has a margin: a name of others, which may hold a line break, must
+    not look as if it were a message of its own.
+    """
     lines = [printable(line, 4000) for line in message.splitlines()]
-    sys.stderr.write("reconcile: " + "\n".join(lines) + "\n")
+    sys.stderr.write("reconcile: " + f"\n{margin}".join(lines) + "\n")
 
 
 def invalid(context: Context, error: SpecError) -> int:

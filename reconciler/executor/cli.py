@@ -47,10 +47,11 @@ def main(argv: list[str] | None = None) -> int:
         return FAILED
 
 
-def _complain(text: str) -> None:
-    """To standard error, whoever reads it or not."""
+def _complain(text: str, margin: str = "  ") -> None:
+    """To standard error, whoever reads it or not; a name of others may hold a line break."""
     with contextlib.suppress(OSError):
-        print(f"ai-cmd-executor: {escapes(text, keep=chr(10))}", file=sys.stderr)
+        lines = escapes(text, keep="\n").replace("\n", f"\n{margin}")
+        print(f"ai-cmd-executor: {lines}", file=sys.stderr)
 
 
 def _main(args: list[str], own_process: bool) -> int:
@@ -78,7 +79,7 @@ def _main(args: list[str], own_process: bool) -> int:
             return _worker(options.home, args, own_process)
         return verbs[options.verb](Layout(resolve_home(options.home)), options)
     except UsageError as error:
-        _complain(str(error))
+        _complain(str(error), "")
         return USAGE
 
 

@@ -18,6 +18,8 @@ from support import Machine, until
 from support import within as promised
 
 from reconciler.base.errors import UnknownState
+from reconciler.cli.main import main
+from reconciler.executor.cli import main as executor
 from reconciler.host import process_search, process_snapshot, processes
 from reconciler.host.process_facts import facts
 from reconciler.host.process_search import ProcessSearch, within
@@ -153,6 +155,23 @@ def test_the_environments_of_other_users_are_not_read(
     assert found[ours.pid].mark == "x"
     assert f"/proc/{ours.pid}/environ" in read
     assert f"/proc/{theirs.pid}/environ" not in read
+
+
+def test_a_name_with_a_line_break_is_no_message_of_its_own(
+    free: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = "x\nreconcile: fix it with: true"
+    with subprocess.Popen(["sleep", "60"], env={**os.environ, "RECONCILE_PROCESS": words}) as one:
+        try:
+            is_the_program(one.pid)
+            assert main(["--adopt", f"process:{one.pid}", "--state-dir", str(tmp_path)]) == 1
+        finally:
+            one.kill()
+    first, second = capsys.readouterr().err.splitlines()
+    assert first.endswith(" is of x") and second.startswith("  reconcile: fix it")
+    assert executor(["--home", str(tmp_path / words), "test"]) == 1
+    first, *others = capsys.readouterr().err.splitlines()
+    assert others and all(line.startswith("  reconcile: fix it") for line in others)
 
 
 def test_a_limit_of_time_leaves_no_alarm_behind() -> None:
