@@ -154,7 +154,7 @@ def test_what_has_ended_as_it_should_is_finished(
 ) -> None:
     spec = ends(machine, when, command, more)
     machine.once(spec)
-    plan = machine.plan(spec)
+    plan = until(lambda: (now := machine.plan(spec))["notes"] and now)
     assert (plan["steps"], plan["failing"]) == ([], [])
     assert [one["reason"] for one in plan["notes"]] == [note]
     machine.converged(spec)
@@ -166,8 +166,7 @@ def test_what_has_ended_as_it_should_is_finished(
 
 def test_what_has_failed_is_started_again_unless_it_is_to_run_once(machine: Machine) -> None:
     spec = ends(machine, "never", "exit 3")
-    done = machine.reconcile("--once", spec)
-    assert done.returncode == 1
+    done = until(lambda: (now := machine.reconcile("--once", spec)).returncode == 1 and now)
     assert "exit status 3; restart.when is never, so it is not started again" in done.stdout
     machine.reconcile("--once", spec)
     assert runs(machine) == 1
