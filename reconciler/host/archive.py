@@ -50,8 +50,8 @@ class _Rights(NamedTuple):
     mode: int
 
 
-def _rights(handle: int, server: int | None = None) -> _Rights:
-    mode, uid, gid = credible(handle, os.fstat(handle), server)
+def _rights(handle: int, status: os.stat_result, server: int | None = None) -> _Rights:
+    mode, uid, gid = credible(handle, status, server)
     # An ACL may take rights from some whom the mode gives them.
     return _Rights(uid, gid, mode & 0o700 if has_acl(handle) else mode)
 
@@ -273,7 +273,7 @@ class _Adding:
                 name = info.name.removeprefix("./").rstrip("/")
                 if name in wanted or _NUMBER.sub("", name) in wanted:
                     self._there.setdefault(name, []).append(_content(info, content))
-        self.parts.add(_rights(old))
+        self.parts.add(_rights(old, os.fstat(old)))
         if source.last.size == end:
             self._out.go_on_after(old, source.last)
             return
@@ -323,8 +323,7 @@ class _Adding:
 
     def _one(self, file: File, handle: int, work: Work) -> bool:
         """One file, read to its end before any of it is written. False when it has changed."""
-        status = os.fstat(handle)
-        if not file.is_still(status):
+        if not file.is_still(os.fstat(handle)):
             return False
         with _spool(self._folder, file.size) as spool:
             # Only what an archive holds already is told apart by its content.
@@ -336,7 +335,8 @@ class _Adding:
                 spool.write(chunk)
                 left -= len(chunk)
                 work.advance(len(chunk))
-            if left or not file.is_still(os.fstat(handle)):
+            status = os.fstat(handle)
+            if left or not file.is_still(status):
                 return False
             name, seconds = file.path, file.mtime / 1e9
             if digest is not None:
@@ -352,7 +352,7 @@ class _Adding:
             info.mode, info.uid, info.gid = credible(handle, status, self._server)
             spool.seek(0)
             self._out.write_file(header(info), spool, info.size, work)
-        self.parts.add(_rights(handle, self._server))
+        self.parts.add(_rights(handle, status, self._server))
         self.added += 1
         return True
 

@@ -97,7 +97,8 @@ def credible(handle: int, status: os.stat_result, server: int | None) -> tuple[i
     """
     mode, uid, gid = stat.S_IMODE(status.st_mode), status.st_uid, status.st_gid
     is_folder = stat.S_ISDIR(status.st_mode)
-    if server is not None or not (is_folder or gives_rights(handle, server)):
+    special = mode & ~0o1777
+    if special and (server is not None or not (is_folder or gives_rights(handle, server))):
         mode &= 0o1777
     return (mode, uid, gid) if server is None else (mode, server, os.getegid())
 

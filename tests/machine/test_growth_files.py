@@ -92,6 +92,18 @@ def test_ten_times_the_due_files_take_ten_times_the_calls(machine: Machine, acti
     assert many == {call: 10 * count for call, count in few.items()}
 
 
+def test_of_plain_files_that_are_archived_the_file_system_is_not_asked(machine: Machine) -> None:
+    """It is where a file has set-ID bits, which may have no effect there."""
+    top = filled(machine, 30)
+    (top / "f0000").chmod(0o4755)
+    rule = f"{{path: {top}, older_than: 1h, action: archive, to: {machine.base}/to.tar.gz}}"
+    spec = machine.spec(f"version: 1\nname: r\nretention: {{r: {rule}}}\n", "r.yaml")
+    machine.run(*machine.argv("--check", spec))
+    trace = machine.traced("execve,fstatfs", *machine.argv("--once", spec))
+    assert list(top.iterdir()) == []
+    assert 1 <= len(re.findall(r"fstatfs\(", trace)) <= 5
+
+
 def test_of_very_many_due_files_each_is_opened_once(machine: Machine) -> None:
     """Right before it goes; for the plan one look of root's at the processes is for all of them."""
     number = 1100
