@@ -10,6 +10,7 @@ import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from functools import cached_property
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from reconciler import kinds
@@ -41,10 +42,16 @@ APPLYING = ("once", "loop", "repair")
 """The modes that apply a spec: what they set is the spec's for every later call."""
 
 
-def _compiled() -> frozenset[tuple[str | bytes, int]]:
-    """The patterns that ``re`` keeps compiled, with their flags, as far as it lets us see them."""
-    kept = getattr(re, "_cache", {})
-    return frozenset((pattern, int(flags)) for _, pattern, flags in kept)
+def _number_of_patterns() -> int:
+    """How many patterns ``re`` keeps compiled, as far as it lets us see them."""
+    return len(getattr(re, "_cache", ()))
+
+
+def _patterns_since(number: int) -> list[tuple[str | bytes, int]]:
+    """Those that it has compiled since there were so many, with their flags. The others are not
+    touched: in a child each of them would be copied."""
+    kept = islice(reversed(getattr(re, "_cache", {})), max(0, _number_of_patterns() - number))
+    return [(pattern, int(flags)) for _, pattern, flags in kept]
 
 
 @dataclass(frozen=True, slots=True)
@@ -231,8 +238,10 @@ class CallState(Invocation):
     def forked(self, write: Callable[[Sequence[Block]], None], stops: Stopping) -> None:
         """This is another process now: what it says goes to ``write``, and it must not touch what
         the store has open, which is its parent's."""
-        before = dict(self._carriers)
-        self._of_parent = self._stores, dict(self.said), dict(self._unwritten), before, _compiled()
+        self._of_parent = (
+            self._stores, dict(self.said), dict(self._unwritten), dict(self._carriers),
+            _number_of_patterns(),
+        )  # fmt: skip
         self._stores, self._trackers = {}, {}
         self.terminal.relay = write
         self.stops = stops
@@ -254,7 +263,7 @@ class CallState(Invocation):
                 moved[uid] = new, old.keys() - now.keys()
         return Learned(
             frozenset(self._begun), changed, frozenset(self._warned), self._measured,
-            tuple(acted), tuple(self._reports), moved, _compiled() - patterns,
+            tuple(acted), tuple(self._reports), moved, _patterns_since(patterns),
         )  # fmt: skip
 
     def learn_from(self, learned: Learned) -> None:
@@ -274,7 +283,7 @@ class CallState(Invocation):
         for uid, (new, gone) in learned.carriers.items():
             known = {one: it for one, it in self._carriers.get(uid, {}).items() if one not in gone}
             self._carriers[uid] = {**known, **new}
-        if len(_compiled()) < _PATTERNS:
+        if _number_of_patterns() < _PATTERNS:
             for pattern, flags in learned.patterns:
                 re.compile(pattern, flags)
 
