@@ -145,6 +145,50 @@ def test_what_must_end_before_a_start_and_cannot_be_ended_lets_nothing_start(
     assert acted == []
 
 
+@pytest.mark.parametrize(
+    ("alone", "age", "text", "looks"),
+    [
+        (True, 0.0, "processes: {a: {command: /bin/a}}", 1),
+        (True, 1.0, "processes: {a: {command: /bin/a}}", 2),  # It takes its time to get its turn.
+        (False, 0.0, "processes: {a: {command: /bin/a}}", 2),  # Another pass has been at it.
+        (True, 0.0, "directories: {a: {path: BASE/a}}", 2),
+    ],
+)
+def test_what_was_looked_at_a_moment_ago_is_not_looked_at_again(
+    made: Callable[[str], Pass],
+    monkeypatch: pytest.MonkeyPatch,
+    alone: bool,
+    age: float,
+    text: str,
+    looks: int,
+) -> None:
+    one = made(text)
+    seen = observe(one.spec.resources, kinds.get, one.host)
+    looked: list[str] = []
+    acted: list[Any] = []
+
+    def looking(resources: Any, *more: Any) -> Any:
+        looked.extend(resource.id for resource in resources)
+        return observe(resources, *more)
+
+    monkeypatch.setattr(one.host.clock, "monotonic", lambda: 100.0)
+    monkeypatch.setattr("reconciler.core.apply.observe", looking)
+    monkeypatch.setattr("reconciler.core.apply._act", lambda runs, *_: acted.extend(runs))
+    one.applied(settle=False, turn=lambda ids: alone, lately=(100.0 - age, seen))
+    assert len(acted) == 1
+    assert len(looked) == looks  # One of them is behind the step.
+
+
+def test_what_the_look_was_not_about_is_looked_at(
+    made: Callable[[str], Pass], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = made("processes: {a: {command: /bin/a}}")
+    running = Observation(ProcessState(running=1), pending=None)
+    monkeypatch.setattr("reconciler.core.apply.observe", lambda *_: {"process:a": running})
+    now = one.host.clock.monotonic()
+    assert one.applied(settle=False, turn=lambda ids: True, lately=(now, {}))["a"][0] == "dropped"
+
+
 def test_what_is_well_again_is_not_started_anew(
     made: Callable[[str], Pass], monkeypatch: pytest.MonkeyPatch
 ) -> None:

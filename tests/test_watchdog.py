@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -18,6 +19,7 @@ from reconciler.host.clock import Clock
 from reconciler.watchdog.backlog import PATIENCE, Backlog, depending
 from reconciler.watchdog.glance import is_as_declared
 from reconciler.watchdog.loop import Watchdog
+from reconciler.watchdog.passes import Passes, Teller
 from reconciler.watchdog.settling import Settling
 
 
@@ -211,6 +213,36 @@ def test_what_needs_what_another_pass_is_at_is_left_and_looked_at_again(tmp_path
         backlog.tend(())
         assert begun == [set(found)]
         assert backlog.due() is None
+
+
+def test_a_pass_hears_at_its_turn_whether_another_one_has_been_there(machine: Machine) -> None:
+    """What it has seen before that may be otherwise by then."""
+
+    def work(teller: Teller, only: Sequence[str], stopping: Any) -> list[Any]:
+        if only == ["first"]:
+            until((machine.base / "go").exists)
+        else:
+            teller.turn({"a"})
+            return []
+        return [teller.turn({ident}) for ident in ("a", "b", "b")]
+
+    passes = Passes(Clock(), work, lambda *_: None, lambda one: None, lambda: "news")
+    first, second = passes.begin(("first",)), passes.begin(("second",))
+
+    def ended(one: Any) -> bool:
+        passes.tend(passes.descriptors())
+        return one.result is not None
+
+    until(lambda: ended(second))
+    (machine.base / "go").touch()
+    until(lambda: ended(first))
+    # At the second one it has been itself, which is no other look either.
+    assert first.result == [("news", False), ("news", True), ("news", False)]
+    until(lambda: passes.tend(passes.descriptors()) == () and passes.idle)
+    third = passes.begin(("first",))
+    until(lambda: ended(third))
+    assert third.result[0] == ("news", True)  # It began behind all of them.
+    passes.close()
 
 
 def test_a_loop_looks_at_nothing_itself_that_lies_on_a_server(

@@ -193,7 +193,7 @@ class Context(CallState):
         stopping: Callable[[], bool] = lambda: False,
         settle: bool = True,
         remember: bool = True,
-        turn: Callable[[Collection[str]], None] = lambda ids: None,
+        turn: Callable[[Collection[str]], bool] = lambda ids: False,
         after: dict[str, Observation[Any]] | None = None,
         rounds: int = MOST_ROUNDS,
     ) -> Report:
@@ -235,7 +235,7 @@ class Context(CallState):
                 tracker.intends()  # Else nothing waits for the disk.
             return apply(
                 look.plan, look.spec, self.get_kind, host, ended, stopping, tracker.begins,
-                settle, again, turn, after, journal.begins,
+                settle, again, turn, after, journal.begins, (look.begun, look.seen),
             )  # fmt: skip
 
         self.acted = True

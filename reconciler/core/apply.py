@@ -41,6 +41,11 @@ _MOST_NAMED = 3
 _AT_ONCE = 64
 """Supervised resources at most that are started or stopped together: another pass that wants to
 restart one of them waits for all."""
+_LATELY = 0.1
+"""Seconds for which a look at what is supervised is as good as another one."""
+Lately = tuple[float, Mapping[str, Observation[Any]]]
+"""When a look has begun, by the monotonic clock, and what was seen, by id."""
+_NOTHING: Lately = (float("-inf"), {})
 OnActing = Callable[[Resource[Any], Step, Any], None]
 """Told of a step that is about to act, with the state that was seen right before."""
 OnBegin = Callable[[Sequence[Step]], Mapping[str, str]]
@@ -57,9 +62,10 @@ def apply(
     begins: OnBegin = lambda steps: {},
     settle: bool = True,
     again: bool = False,
-    turn: Callable[[Collection[str]], None] = lambda ids: None,
+    turn: Callable[[Collection[str]], bool] = lambda ids: False,
     after: dict[str, Observation[Any]] | None = None,
     acts: OnActing = lambda resource, step, have: None,
+    lately: Lately = _NOTHING,
 ) -> Report:
     """Run the plan's steps in order. A step that fails skips what needs it, nothing else.
 
@@ -67,8 +73,10 @@ def apply(
     and not done when that raises HostError. With ``settle`` it waits until what must hold for a
     while has held; without, the caller asks ``proved`` when the time has come. ``again``: it is
     the short pass behind another one. ``turn`` is called before the steps of these ids are looked
-    at again and done, and may wait until nobody else is at one of them. ``after`` gets what was
-    seen last of what was done. ``acts`` is told of each step before it acts.
+    at again and done, may wait until nobody else is at one of them, and says whether nobody else
+    has been. ``after`` gets what was seen last of what was done. ``acts`` is told of each step
+    before it acts. ``lately`` is the look that the plan was made by, which takes the place of
+    another one where it is fresh and nobody else has been at them.
     """
     after = {} if after is None else after
     by_id = {resource.id: resource for resource in spec.resources}
@@ -80,13 +88,12 @@ def apply(
             needs = {need for step in group for need in step.needs}
             broken |= dict.fromkeys(settling.wait(needs), "failed")
         runs = [_Run(step, by_id[step.id], get_kind, again) for step in group]
-        if not stopping():
-            turn([step.id for step in group])
+        alone = not stopping() and turn([step.id for step in group])
         if stopping():
             for run in runs:
                 run.leave("it was not begun, because the pass was asked to stop")
         else:
-            _run_all(runs, get_kind, host, begins, acts, broken)
+            _run_all(runs, get_kind, host, begins, acts, broken, lately if alone else _NOTHING)
         outcomes = list(_outcomes(runs, get_kind, host, broken, after))
         settling.add(outcomes)
         if not settle:
@@ -138,9 +145,13 @@ def _run_all(
     on_begin: OnBegin,
     acts: OnActing,
     broken: dict[str, str],
+    lately: Lately,
 ) -> None:
     """Do the steps of a group, stage by stage; ``broken`` has what others must not build on."""
-    seen = observe([run.resource for run in runs if not run.looks_itself], get_kind, host)
+    begun, seen = lately
+    known = (isinstance(run.kind, Supervised) and run.step.id in seen for run in runs)
+    if host.clock.monotonic() - begun >= _LATELY or not all(known):
+        seen = observe([run.resource for run in runs if not run.looks_itself], get_kind, host)
     waves = _waves(runs)
     for stage in range(max(run.stages for run in runs)):
         for wave in waves:

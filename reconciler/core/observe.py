@@ -168,13 +168,15 @@ def shown(kind: Kind[Any, Any], resource: Resource[Any], host: Host) -> list[Key
 class Snapshot:
     """A look at the host: what was seen, by id, and what is to be done about it.
 
-    ``only`` are the patterns of what was looked at; empty means all.
+    ``only`` are the patterns of what was looked at; empty means all. ``begun`` is when it began, by
+    the monotonic clock, where it may be acted on at once.
     """
 
     spec: Spec
     plan: Plan
     seen: Mapping[str, Observation[Any]]
     only: tuple[str, ...] = ()
+    begun: float = float("-inf")
 
 
 def failure(error: Exception) -> str:

@@ -97,7 +97,8 @@ class PassWork:
             teller.tell("outcome", outcome)
 
         self._prove(only, ended)
-        look = context.look(spec, host, tuple(only))
+        begun = context.clock.monotonic()
+        look = replace(context.look(spec, host, tuple(only)), begun=begun)
         plan = replace(look.plan, steps=())
         steps = [step.id for step in look.plan.steps]
         others = teller.ask("looked", plan, frozenset(look.seen), steps)
@@ -134,12 +135,13 @@ class PassWork:
                 teller.tell("ended", ended)
                 moved.clear()
 
-            def turn(ids: Collection[str]) -> None:
+            def turn(ids: Collection[str]) -> bool:
                 # The steps that come may take long, and what was started may end meanwhile.
                 if supervised(moved) and not supervised(by_id[ident] for ident in ids):
                     watch_moved()
-                stops.going = teller.turn(ids)
+                stops.going, alone = teller.turn(ids)
                 moved.extend(by_id[ident] for ident in ids)
+                return bool(alone)
 
             report = context.act(look, host, ended, stopping, settle=False, turn=turn, after=after)
             watch_moved()

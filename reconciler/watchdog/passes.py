@@ -55,7 +55,8 @@ class Teller:
     def turn(self, ids: Collection[str]) -> Any:
         """Wait until nobody else is at these; from now on this pass is, and at nothing else.
 
-        Gives what ``news`` gave in the parent then.
+        Gives what ``news`` gave in the parent then, and whether nobody else has been at any of
+        these since this pass began.
         """
         return self.ask("turn", frozenset(ids))
 
@@ -111,6 +112,8 @@ class Passes:
         self.ending = False
         """Does the loop end, and with it the passes?"""
         self._going: list[Pass] = []
+        self._left: dict[str, float] = {}
+        """When a pass that was at each of these was so for the last time."""
 
     def begin(self, only: Collection[str]) -> Pass:
         """Begin a pass over these ids and what they need, or over all. Raises OSError."""
@@ -190,6 +193,7 @@ class Passes:
 
     def _take(self, one: Pass, what: str, values: Sequence[Any]) -> None:
         if what == "turn":
+            self._leave(one)
             one.at, one.waits = frozenset(), values[0]
             self._grant()
         elif what == "end":
@@ -214,13 +218,20 @@ class Passes:
             if one.waits is None or any(one.waits & other.at for other in self._going):
                 continue
             one.at, one.waits = one.waits, None
+            alone = all(self._left.get(ident, 0.0) < one.begun for ident in one.at)
             try:
-                one.child.line.say(self._news())
+                one.child.line.say((self._news(), alone))
             except OSError:
                 continue  # It has ended, which is heard next.
 
+    def _leave(self, one: Pass) -> None:
+        self._left |= dict.fromkeys(one.at, self._clock.monotonic())
+
     def _end(self, one: Pass) -> None:
         self._going.remove(one)
+        self._leave(one)
+        if not self._going:
+            self._left.clear()  # Those that begin later look later.
         ending = "killed"
         try:
             one.child.line.close()
