@@ -19,6 +19,7 @@ from reconciler.diagnose.wrong import Seen, Wrong, ordered
 from reconciler.host.persistence import differences, of_crontab, surroundings
 from reconciler.host.probe_log import time_of
 from reconciler.output.diagnosis import diagnosis_blocks
+from reconciler.output.status import loop_line
 from reconciler.output.terminal import drawn
 from reconciler.output.text import Table
 
@@ -369,3 +370,12 @@ def test_a_long_chain_of_needs_is_gone_through_once() -> None:
     seen = Seen({"resources": rows, "loop": {"running": False}}, Remedy)
     assert seen.needs(names[-1]) == [*names[-2::-1], "directory:undeclared"]
     assert Name.compared < 5 * len(names)
+
+
+def test_a_watchdog_that_hangs_is_named_with_what_helps() -> None:
+    words, style = loop_line({"running": True, "healthy": False, "pid": 7, "moved": 400.0})
+    assert style == "bad"
+    assert words == (
+        "the watchdog (pid 7) hangs: no sign of life for 7 min; a pass (--once) ends it and takes "
+        "over"
+    )

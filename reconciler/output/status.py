@@ -108,7 +108,8 @@ def loop_line(loop: Mapping[str, Any]) -> Line:
         return f"{words}; continue it with: {remedy('kill', '-CONT', str(loop['pid']))}", "bad"
     if not loop["healthy"]:
         return (
-            f"the watchdog (pid {loop['pid']}) hangs: no sign of life for {span(loop['moved'])}",
+            f"the watchdog (pid {loop['pid']}) hangs: no sign of life for {span(loop['moved'])}; "
+            "a pass (--once) ends it and takes over",
             "bad",
         )
     return (
