@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from importlib import import_module
 from typing import Protocol
 
+from reconciler.migrate import tmpfiles
 from reconciler.migrate.draft import SpecDraft
 from reconciler.migrate.original import Original, opened
 
@@ -48,9 +49,13 @@ def imported(paths: Sequence[str]) -> SpecDraft:
     formats = [(one, format_of(one)) for one in originals]
     about = [f"From {one.shown} ({FORMATS[name]})" for one, name in formats]
     draft = SpecDraft(stem, [*about, *_ADVICE])
+    together = [one for one, name in formats if name == "tmpfiles"]
     for original, name in formats:
         found: Format = import_module(f"reconciler.migrate.{name}")
-        found.read(original, draft)
+        if name != "tmpfiles":
+            found.read(original, draft)
+        elif original is together[0]:
+            tmpfiles.read_all(together, draft)
     return draft
 
 

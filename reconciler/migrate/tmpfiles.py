@@ -65,8 +65,14 @@ class _TmpfilesLine(NamedTuple):
 
 def read(original: Original, draft: SpecDraft) -> None:
     """All its lines. Raises NotImported."""
+    read_all([original], draft)
+
+
+def read_all(originals: Sequence[Original], draft: SpecDraft) -> None:
+    """The same of several, of which each may be about what is in folders of another."""
     lines = [
         _parsed(original, number, text.strip())
+        for original in originals
         for number, text in original.lines()
         if text.strip() and not text.lstrip().startswith("#")
     ]

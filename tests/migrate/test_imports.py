@@ -16,7 +16,7 @@ from importing import CASES, CONTEXT, IMPORTS, spec_of
 from ruamel.yaml import YAML
 
 from reconciler.cli.commands.importing import problems_of
-from reconciler.migrate.formats import FORMATS, format_of
+from reconciler.migrate.formats import FORMATS, format_of, imported
 from reconciler.migrate.original import opened
 
 pytestmark = [pytest.mark.usefixtures("free")] if os.environ.get("REGENERATE") else []
@@ -90,6 +90,16 @@ def test_no_setting_of_a_manual_is_lost(name: str, tmp_path: Path) -> None:
         fates[one] = fate_of(one, file, without[one.original])
     assert {one.said: fate for one, fate in fates.items() if fate != one.fate} == {}
     assert len(settings) > 4
+
+
+def test_several_of_tmpfiles_are_about_the_same_folders(tmp_path: Path) -> None:
+    files = [tmp_path / "tmpfiles.d" / name for name in ("a.conf", "b.conf")]
+    files[0].parent.mkdir()
+    files[0].write_text("d /srv/x - - - 10d\n")
+    files[1].write_text("d /srv/x/own 0700\nx /srv/x/kept\n")
+    draft = imported(list(map(str, files)))
+    text = draft.valid(lambda text: problems_of(text, CONTEXT))
+    assert re.findall("exclude: (.*)", text) == ["[kept, own]"] and not draft.left
 
 
 def test_folders_of_a_user_are_not_those_of_the_system(tmp_path: Path) -> None:
