@@ -62,7 +62,11 @@ def move(path: str, files: Sequence[File], to: str, open_files: OpenFiles) -> li
     def goal(below: str) -> Iterator[int]:
         if not goals:
             goals.append(_Goal(tree, to))
-        yield goals[0].go(below)
+        there = goals[0].go(below)
+        if os.path.samestat(os.fstat(tree.go(below)), os.fstat(there)):
+            # By a link or a mount: each would be taken for one that is there already.
+            raise HostError(f"{to} leads to where the files are already")
+        yield there
 
     with Emptied(path) as tree:
         try:

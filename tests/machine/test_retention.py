@@ -22,11 +22,16 @@ import pytest
 from support import Machine, compiled, until
 
 from reconciler import kinds
+from reconciler.base.errors import HostError
 from reconciler.core.apply import apply
 from reconciler.core.model import Report, Step
 from reconciler.core.observe import observe
 from reconciler.core.plan import make_plan
 from reconciler.host import Host
+from reconciler.host.clock import Clock
+from reconciler.host.found import File, Packed
+from reconciler.host.openfiles import OpenFiles
+from reconciler.host.remove import move
 
 ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="needs root: mounts, owners")
 DAY = 86400
@@ -604,6 +609,36 @@ def test_archives_in_the_folder_itself_are_no_files_to_archive(folder: Folder) -
     assert folder.left(
         f"older_than: 1d, action: archive, to: '{folder.path}/a_%Y.tar.gz'"
     ) == sorted(["a_2020.tar.gz", f"a_{time.strftime('%Y')}.tar.gz"])
+
+
+@pytest.mark.parametrize("to", ["move, to: {link}/moved", "archive, to: '{link}/%Y/all.tar.gz'"])
+def test_where_files_are_put_is_known_by_whatever_name(folder: Folder, to: str) -> None:
+    """Through a link as well: else what was put there would be due as well, deeper each time."""
+    link = folder.path.parent / "link"
+    link.symlink_to(folder.path)
+    aged(folder.path / "a/x")
+    rule = f"recursive: true, older_than: 1d, action: {to.format(link=link)}"
+    folder.once(rule)
+    (there,) = names(folder.path)
+    os.utime(folder.path / there, (1e9, 1e9))
+    folder.once(rule)
+    assert names(folder.path) == [there]
+
+
+def test_nothing_is_moved_to_where_it_is(folder: Folder) -> None:
+    """Each file would be taken for one that is there already, and lose its only name."""
+    link = folder.path.parent / "link"
+    link.symlink_to(folder.path)
+    aged(folder.path / "a/x")
+    rule = f"recursive: true, older_than: 1d, action: move, to: {link}"
+    (unknown,) = folder.machine.plan(folder.spec(rule))["unknown"]
+    assert unknown["reason"] == f"{link} leads to {folder.path}, where the files are"
+    file = os.stat(folder.path / "a/x")
+    seen = Packed([File(0, "a", "x", file.st_dev, file.st_ino, 1, file.st_mtime_ns,
+                        file.st_ctime_ns, 0)])  # fmt: skip
+    with pytest.raises(HostError, match="leads to where the files are already"):
+        move(str(folder.path), seen, str(link), OpenFiles(Clock()))
+    assert names(folder.path) == ["a/x"]
 
 
 @pytest.mark.root

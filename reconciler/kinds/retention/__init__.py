@@ -25,6 +25,7 @@ from reconciler.core.model import (
 )
 from reconciler.core.patterns import as_matched, below
 from reconciler.host.choose import Rule
+from reconciler.host.filesystems import leads_to_server
 from reconciler.host.found import Packed
 from reconciler.host.periods import period_start
 from reconciler.host.scan import SeenFiles, Wanted, scan
@@ -119,6 +120,8 @@ class Retentions(Kind[Retention, Due], Completed, Described, Verified, Ageing, D
                 from reconciler.kinds.retention.returned import look
 
                 return look(want, now)
+            if want.action == "move" and _as_seen(want) == want.path:
+                return Observation(unknown=f"{want.to} leads to {want.path}, where the files are")
             seen = scan(_wanted(want, now))
             due, held, later = _due(want, seen, now, host)
         except FileNotFoundError:
@@ -227,9 +230,9 @@ def _wanted(want: Retention, now: int) -> Wanted:
     if want.every is not None:
         since = period_start(want.every, now)
     if want.action == "archive" and want.to is not None:
-        never = _any_time(want.to)
+        never = _any_time(_as_seen(want))
     if want.action == "move":
-        shun = want.to
+        shun = _as_seen(want)
     return Wanted(
         want.path,
         Rule(want.keep_last, before, want.max_total, want.most, want.backups),
@@ -244,6 +247,20 @@ def _wanted(want: Retention, now: int) -> Wanted:
         shun,
         want.remove_empty is True,
     )
+
+
+def _as_seen(want: Retention) -> str:
+    """``to`` as it is called below ``path``, where it is there, whatever links lead to it."""
+    to = want.to or ""
+    fixed, sign, rest = to.partition("%")
+    folder, slash, name = fixed.rpartition("/") if want.action == "archive" else (to, "", "")
+    if any(map(leads_to_server, (want.path, folder))):
+        return to  # Neither is asked anything before the look that has an end.
+    top, real = os.path.realpath(want.path), os.path.realpath(folder or "/")
+    inside = f"{real}/".removeprefix(f"{top}/")
+    if inside == f"{real}/":
+        return to
+    return f"{want.path}/{inside}".rstrip("/") + (f"{slash}{name}{sign}{rest}" if slash else "")
 
 
 def _any_time(path: str) -> str:
