@@ -42,14 +42,14 @@ _MONTHS = (b"Jan", b"Feb", b"Mar", b"Apr", b"May", b"Jun", b"Jul", b"Aug", b"Sep
            b"Nov", b"Dec")  # fmt: skip
 
 
-def log(path: str, match: str, most: int, within: float, now: float | None = None) -> Verdict:
+def log(path: str, match: str, most: int, within: float) -> Verdict:
     """Do at most ``most`` of the lines that were written ``within`` so many seconds match?
 
     A line without a time belongs to the one above it. In a log without any time, every line
     counts while the log was written to recently. What was rotated to ``path.1`` or ``path.1.gz``
     is read on. Raises UnknownState, HostError and OSError.
     """
-    tally = _Tally(re.compile(match), (time.time() if now is None else now) - within, within)
+    tally = _Tally(re.compile(match), time.time() - within, within)
     found = _read(path, tally, backwards)
     if not tally.ended:
         older = _read(f"{path}.1", tally, backwards)

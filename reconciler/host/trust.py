@@ -110,11 +110,11 @@ def refuse_untrusted(
     return True
 
 
-def is_trusted(path: str, *, also: Collection[int] = ()) -> bool:
+def is_trusted(path: str) -> bool:
     """Is it there, and can nobody else decide what? A foreign folder on the way counts as well."""
     notes: list[Untrusted] = []
     try:
-        return refuse_untrusted(path, also=also, notes=notes) and not notes
+        return refuse_untrusted(path, notes=notes) and not notes
     except (Untrusted, OSError):
         return False
 

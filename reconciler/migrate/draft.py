@@ -144,10 +144,10 @@ def slug(text: str, most: int = 80) -> str:
     return plain[:most].strip("-_") or "imported"
 
 
-def nested(block: SpecBlock, key: str, origin: Origin | None = None) -> SpecBlock:
+def nested(block: SpecBlock, key: str) -> SpecBlock:
     """The mapping under a key, which is made where it is missing."""
     if key not in block:
-        block.put(key, SpecBlock(), origin)
+        block.put(key, SpecBlock())
     inner: Any = block[key]
     assert isinstance(inner, SpecBlock)
     return inner
