@@ -64,6 +64,9 @@ _Options = dict[str, _Said]
 
 def read(original: Original, draft: SpecDraft) -> None:
     """All stanzas of a file, and of those that it includes. Raises NotImported."""
+    if "/logrotate.d/" in original.path:
+        reason = "what logrotate.conf sets is not in it: import that one, which includes this"
+        draft.leave(draft.document, original.at(1, "defaults"), reason)
     _file(original, {}, draft, ())
 
 

@@ -92,6 +92,16 @@ def test_no_setting_of_a_manual_is_lost(name: str, tmp_path: Path) -> None:
     assert len(settings) > 4
 
 
+def test_a_part_of_logrotate_says_that_the_whole_says_more(tmp_path: Path) -> None:
+    (tmp_path / "logrotate.d").mkdir()
+    (part := tmp_path / "logrotate.d/x").write_text("/var/log/x {\n  missingok\n}\n")
+    (whole := tmp_path / "logrotate.conf").write_text("weekly\nrotate 4\ninclude logrotate.d\n")
+    text, (left,) = spec_of(part)
+    assert "import that one, which includes this" in left.reason and "every:" not in text
+    text, nothing = spec_of(whole)
+    assert not nothing and "every: week\n    keep: 4\n" in text
+
+
 def test_several_of_tmpfiles_are_about_the_same_folders(tmp_path: Path) -> None:
     files = [tmp_path / "tmpfiles.d" / name for name in ("a.conf", "b.conf")]
     files[0].parent.mkdir()
