@@ -109,7 +109,7 @@ class Validator:
             self._report_key(loc, cls, body, title, common)
         for one in found:
             if one["type"] != "unexpected_keyword_argument":
-                self._report(one, body, title, at)
+                self._report(one, cls, body, title, at)
         return None if refused or (self.problems and _is_broken(body)) else want
 
     def value(self, parsed: Parsed, node: Node) -> Any:
@@ -159,7 +159,9 @@ class Validator:
         what = f"{title}: {names}" if names else title
         self.problems.add(holder.key(key), f"{what} has no field {key!r}", hint, near=(key, known))
 
-    def _report(self, entry: Mapping[str, Any], body: Map, title: str, at: SourceMark) -> None:
+    def _report(
+        self, entry: Mapping[str, Any], cls: type[Any], body: Map, title: str, at: SourceMark
+    ) -> None:
         """One error of pydantic, at the innermost thing that was written."""
         sort, loc = entry["type"], entry["loc"]
         if sort == "missing":
@@ -191,6 +193,8 @@ class Validator:
             hint = f"write [{shown(node)[:60]}]" if isinstance(node, Text) else None
         elif sort in ("dataclass_type", "dataclass_exact_type", "dict_type"):
             message = "needs fields, one 'name: value' a line, or {name: value}"
+            known = _keys(cls, loc) if sort != "dict_type" else ()
+            hint = f"its fields are {', '.join(known)}" if known else None
         self.problems.add(mark, f"{title}: {names}: {hidden(node, message)}", hint, near)
 
 

@@ -84,6 +84,8 @@ def test_what_may_be_written(name: str, tmp_path: Path, by_schema: Any) -> None:
         ({"http": {"url": "http://a", "headers": ["A"]}}, "needs a mapping of names to values"),
         ({"http": {"url": "http://a", "unix": "run.sock"}}, "'run.sock' is not absolute"),
         ({"http": ["http://a"]}, "needs fields, one 'name: value' a line"),
+        ({"http": ["http://a"]}, "its fields are url, status, "),
+        ({"disk": True}, "its fields are path, min_free, max_used"),
         ({"tcp": {"unix": f"/{'x' * 120}"}}, "longer than the 107 bytes of a socket's path"),
         ({"tcp": {"unix": "/x", "address": "a:1"}}, "needs one of address (HOST:PORT) and unix"),
         ({"tcp": {}}, "needs one of address (HOST:PORT) and unix"),
