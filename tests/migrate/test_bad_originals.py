@@ -120,6 +120,18 @@ def test_no_password_is_said(tmp_path: Path, capsys: Any, free: None) -> None:
     assert "hunter2" in printed.out
 
 
+def test_that_it_holds_a_secret_is_said(tmp_path: Path, capsys: Any, free: None) -> None:
+    """Its values are copied, and the shell makes the file of them for all to read."""
+    words = "it holds what looks like a secret: let nobody else read it (chmod 600)"
+    for name, holds in (("API_TOKEN", True), ("LANG", False)):
+        path = tmp_path / "crontab"
+        path.write_text(f"{name}=canary-canary\n@daily /bin/true\n")
+        assert main(["--import", str(path)]) == 0
+        said = capsys.readouterr()
+        assert "canary-canary" in said.out
+        assert (words in said.err) is holds, said.err
+
+
 @pytest.mark.parametrize("words", ["include {}\ninclude {}", "include {}"])
 def test_includes_come_to_an_end(words: str, tmp_path: Path, capsys: Any, free: None) -> None:
     for head, ending in (("", ".logrotate.conf"), ("set daemon 9\n", "monitrc")):

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from reconciler import kinds
 from reconciler.base.errors import DONE, INVALID
+from reconciler.base.text import censored
 from reconciler.cli.context import Context
 from reconciler.cli.invocation import InvalidUsage, complain, tell
 from reconciler.config.errors import Problem
@@ -44,7 +45,9 @@ def run(context: Context) -> int:
     for one in () if context.options.quiet else draft.left:
         sys.stderr.write(f"{one}\n")
     if not context.options.quiet:
-        tell(draft.summary())
+        secret = any(censored(line) != line for line in text.splitlines())
+        words = "; it holds what looks like a secret: let nobody else read it (chmod 600)"
+        tell(draft.summary() + (words if secret else ""))
     return DONE
 
 
