@@ -25,9 +25,11 @@ from reconciler.kinds.permission.entries import FormerEntries, WrongEntries, Wro
 from reconciler.kinds.process.resource import Process, Ready
 from reconciler.kinds.retention.actions import MoveFiles, RemoveFolders
 from reconciler.state.store import Store, journal
+from reconciler.state.store.journal import packed, unpacked
 from reconciler.undo import Around, Irreversible
 from reconciler.undo.directory import OfDirectory
-from reconciler.undo.journal import PassJournal, from_plain, packed, plain, secrets_in, unpacked
+from reconciler.undo.journal import PassJournal
+from reconciler.undo.notes import from_plain, plain, secrets_in
 from reconciler.undo.permission import OfPermission
 from reconciler.undo.plan import _is_left
 from reconciler.undo.process import OfProcess
@@ -57,23 +59,23 @@ def store(tmp_path: Path, clock: Turned) -> Store:
     return Store(str(folder), clock, True)
 
 
-def made(store: Store, *rows: tuple[str, bytes]) -> int:
+def made(store: Store, **notes: Any) -> int:
     number = store.journal.begin("me")
-    store.journal.add(number, rows, {})
+    store.journal.add(number, {"notes": notes}, {})
     return number
 
 
 def test_what_is_older_than_thirty_days_goes_and_leaves_its_name(
     store: Store, clock: Turned
 ) -> None:
-    first = made(store, ("a", b"{1}"), ("b", b"{2}"))
+    first = made(store, a=1, b=2)
     clock.now += 29 * DAY
-    second = made(store, ("a", b"{3}"))
-    assert store.journal.notes(first) == [("a", b"{1}"), ("b", b"{2}")]
+    second = made(store, a=3)
+    assert store.journal.notes(first) == {"a": 1, "b": 2}
     clock.now += 2 * DAY
-    third = made(store, ("c", b"{4}"))
-    assert store.journal.notes(first) == [("a", None), ("b", None)]
-    assert store.journal.notes(second) == [("a", b"{3}")]
+    third = made(store, c=4)
+    assert store.journal.notes(first) == {"a": None, "b": None}
+    assert store.journal.notes(second) == {"a": 3}
     assert set(store.journal.passes()) == {first, second, third}
 
 
@@ -81,60 +83,63 @@ def test_of_more_than_its_bytes_the_oldest_go(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(journal, "LARGEST", 1000)
-    numbers = [made(store, ("a", b"x" * 400)) for _ in range(4)]
-    kept = [number for number in numbers if store.journal.notes(number)[0][1] is not None]
+    numbers = [made(store, a="x" * 300) for _ in range(4)]
+    kept = [number for number in numbers if store.journal.notes(number)["a"] is not None]
     assert kept == numbers[-2:]
-    assert b"x" * 400 in Path(store.base.folder, "store.db").read_bytes()
-    # What is known better later counts once.
-    store.journal.add(numbers[-1], [("a", b"y" * 500)], {})
-    assert store.journal.notes(numbers[-1]) == [("a", b"y" * 500)]
-    assert store.journal.notes(numbers[-2]) == [("a", b"x" * 400)]
-    store.journal.add(numbers[-1], [("b", b"z" * 101)], {})
-    assert store.journal.notes(numbers[-2]) == [("a", None)]
-    store.journal.add(numbers[-1], [("a", None)], {})
-    assert store.journal.notes(numbers[-1]) == [("b", b"z" * 101)]
+    assert b"x" * 300 in Path(store.base.folder, "store.db").read_bytes()
+    store.journal.add(numbers[-1], {"notes": {"b": "y"}, "void": ["a"]}, {})
+    assert store.journal.notes(numbers[-1]) == {"b": "y"}
+    assert store.journal.notes(numbers[-2]) == {"a": "x" * 300}
+    store.journal.add(numbers[-1], {"notes": {"b": "z" * 101}}, {})
+    assert store.journal.notes(numbers[-1]) == {"b": "z" * 101}
+    assert store.journal.notes(numbers[-2]) == {"a": None}
+    store.journal.add(numbers[-1], None, {})
+    assert store.journal.notes(numbers[-1]) == {}
+    assert set(store.journal.passes()) == set(numbers[:-1])
 
 
 def test_definitions_stay_until_it_is_stopped(store: Store, clock: Turned) -> None:
-    store.journal.add(store.journal.begin("me"), [], {"process:p": b"{}"})
+    store.journal.add(store.journal.begin("me"), {}, {"process:p": {"command": "x"}})
     clock.now += 400 * DAY
-    made(store, ("a", b"{}"))
-    assert store.journal.definition("process:p") == b"{}"
-    store.journal.add(store.journal.begin("me"), [], {"process:p": None})
+    made(store, a={})
+    assert store.journal.definition("process:p") == {"command": "x"}
+    assert store.journal.defined() == {"process:p"}
+    store.journal.add(store.journal.begin("me"), {}, {"process:p": None})
     assert store.journal.definition("process:p") is None
+    assert store.journal.defined() == set()
 
 
 def test_a_clock_that_was_ahead_keeps_nothing_for_longer(store: Store, clock: Turned) -> None:
     clock.now += 3650 * DAY
-    ahead = made(store, ("a", b"{1}"))
+    ahead = made(store, a=1)
     clock.now -= 3650 * DAY
-    second = made(store, ("a", b"{2}"))
-    assert store.journal.notes(ahead) == [("a", b"{1}")]
+    second = made(store, a=2)
+    assert store.journal.notes(ahead) == {"a": 1}
     clock.now += 31 * DAY
-    made(store, ("a", b"{3}"))
-    assert [store.journal.notes(one) for one in (ahead, second)] == [[("a", None)]] * 2
+    made(store, a=3)
+    assert [store.journal.notes(one) for one in (ahead, second)] == [{"a": None}] * 2
 
 
 def test_a_clock_that_was_behind_takes_nothing_of_before_it(store: Store, clock: Turned) -> None:
-    first = made(store, ("a", b"{1}"))
+    first = made(store, a=1)
     now, clock.now = clock.now, 0.0
-    made(store, ("a", b"{2}"))
+    made(store, a=2)
     clock.now = now + DAY
-    made(store, ("a", b"{3}"))
-    assert store.journal.notes(first) == [("a", b"{1}")]
+    made(store, a=3)
+    assert store.journal.notes(first) == {"a": 1}
 
 
 def test_the_ids_of_what_has_left_are_bounded_too(
     store: Store, clock: Turned, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(journal, "_MOST_IDS", 5)
-    first, second = (made(store, ("a", b"{1}"), ("b", b"{2}"), ("c", b"{3}")) for _ in range(2))
+    monkeypatch.setattr(journal, "_MOST_IDS", 4)
+    first, second = (made(store, a=1, b=2, c=3) for _ in range(2))
     clock.now += 20 * DAY
-    third = made(store, ("a", b"{4}"), ("b", b"{5}"), ("c", b"{6}"))
+    third = made(store, a=4, b=5, c=6)
     clock.now += 11 * DAY
-    fourth = made(store, ("a", b"{7}"))
-    assert store.journal.notes(first) == store.journal.notes(second) == []
-    assert store.journal.notes(third) == [("a", b"{4}"), ("b", b"{5}"), ("c", b"{6}")]
+    fourth = made(store, a=7)
+    assert store.journal.notes(first) == store.journal.notes(second) == {}
+    assert store.journal.notes(third) == {"a": 4, "b": 5, "c": 6}
     assert set(store.journal.passes()) == {third, fourth}
 
 
@@ -155,9 +160,9 @@ def test_a_definition_is_the_same_again_but_for_its_secrets() -> None:
     )
     with pytest.raises(Irreversible, match="is not kept"):
         from_plain(unpacked(data), {})
-    long = replace(want, command=("x" * 5000,))
+    long = replace(want, command=("x" * 100_000,))
     assert len(packed(plain(long))) < 1000
-    assert unpacked(packed(plain(long)))["command"] == ["x" * 5000]
+    assert unpacked(packed(plain(long)))["command"] == ["x" * 100_000]
 
 
 @pytest.mark.parametrize(
@@ -224,17 +229,18 @@ def test_only_records_of_ours_are_kept() -> None:
         plain(Resource("a:b", object()).want)
 
 
-@pytest.mark.parametrize("result", ["begun", "done"])
+@pytest.mark.parametrize("result", ["begun", "failed"])
 def test_what_was_only_begun_is_noted_though_nothing_of_it_is_seen_yet(
     tmp_path: Path, result: str
 ) -> None:
-    """It comes to its end when this pass is over; what was done without a trace is not noted."""
+    """It comes to its end when this pass is over; what has failed without a trace is not noted."""
     resource = Resource("directory:d", Directory(f"{tmp_path}/d"))
     step = Step(resource.id, "create", (), (), "missing", ())
     noted = PassJournal(kinds.get, Host("me", str(tmp_path)), lambda ident: None)
     noted.begins(resource, step, None)
     noted.ended([Outcome(step, result)])
-    assert [ident for ident, _ in noted.rows()] == [resource.id] * (result == "begun")
+    rows = noted.rows()
+    assert (rows is not None and list(rows["notes"])) == (result == "begun" and [resource.id])
 
 
 def test_what_failed_before_it_began_is_not_noted(tmp_path: Path) -> None:
@@ -248,10 +254,12 @@ def test_what_failed_before_it_began_is_not_noted(tmp_path: Path) -> None:
         seen={resource.id: SimpleNamespace(state=None)},
     )
     noted.intends(look)
-    assert [ident for ident, _ in noted.intents()] == [resource.id]
+    assert list(noted.intents()["notes"]) == [resource.id]
+    noted.wrote()
+    assert noted.intents() == {}
     (tmp_path / "d").mkdir()
     noted.ended([Outcome(step, "failed")])
-    assert [data for _, data in noted.rows()] == [None]
+    assert noted.rows() is None
 
 
 def test_a_folder_that_another_step_was_to_make_goes_with_who_has_made_it(tmp_path: Path) -> None:
@@ -269,8 +277,10 @@ def test_a_folder_that_another_step_was_to_make_goes_with_who_has_made_it(tmp_pa
     (tmp_path / "new").mkdir()
     (tmp_path / "new/b").write_text("b")
     noted.ended([Outcome(steps[1], "done")])
-    ((ident, data),) = [row for row in noted.rows() if row[1] is not None]
-    assert ident == "file:b" and f"directory:{tmp_path}/new" in str(unpacked(data))
+    rows = noted.rows()
+    assert rows is not None
+    ((ident, note),) = rows["notes"].items()
+    assert ident == "file:b" and f"directory:{tmp_path}/new" in str(note["undo"])
 
 
 @pytest.mark.parametrize(

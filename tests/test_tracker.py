@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Collection
 from dataclasses import replace
@@ -21,8 +22,9 @@ from reconciler.host.clock import Clock
 from reconciler.state import tracker as tracking
 from reconciler.state.restarts import SOON, RestartTracker
 from reconciler.state.store import Store
+from reconciler.state.store.journal import Noted
 from reconciler.state.tracker import Tracker
-from reconciler.undo.journal import PassJournal, unpacked
+from reconciler.undo.journal import PassJournal
 
 
 def test_what_is_paused_stays_so_while_the_store_cannot_be_read(tmp_path: Path) -> None:
@@ -193,11 +195,11 @@ def test_a_loop_learns_the_patterns_that_its_passes_have_compiled() -> None:
 class LongNotes:
     """The journal of a pass that takes more room than there is."""
 
-    def rows(self) -> list[tuple[str, bytes]]:
-        return [("process:p", b"x" * (1 << 20))]
+    def rows(self) -> Noted:
+        return {"notes": {"process:p": os.urandom(1 << 20).hex()}, "ended": True}
 
-    def definitions(self) -> dict[str, bytes | None]:
-        return {"process:p": b"{}"}
+    def definitions(self) -> dict[str, Any]:
+        return {"process:p": {}}
 
     not_noted = staticmethod(PassJournal.not_noted)
 
@@ -216,8 +218,8 @@ def test_what_there_is_no_room_for_in_the_journal_keeps_nothing_else_from_being_
     kept.ended([Outcome(Step("process:p", "start", (), (), "not running", ()), "done")])
     kept.flush(last=True)
     assert [(deed.id, deed.result) for deed in store.history.since(0.0)] == [("process:p", "done")]
-    assert store.journal.definition("process:p") == b"{}"
+    assert store.journal.definition("process:p") == {}
     (number,) = store.journal.passes()
-    ((ident, data),) = store.journal.notes(number)
-    assert (ident, "no room" in unpacked(data or b"")["why"]) == ("process:p", True)
+    ((ident, note),) = store.journal.notes(number).items()
+    assert (ident, "no room" in note["why"], note["ended"]) == ("process:p", True, True)
     assert [one.endswith("what was done can perhaps not be undone") for one in told] == [True]

@@ -5,13 +5,14 @@ It must not start anything; it says what has to wait, and remembers what was beg
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from reconciler.base.errors import HostError
 from reconciler.base.records import dataclass, replace
 from reconciler.core.kind import GetKind, Supervised
 from reconciler.core.model import Outcome, Plan, Resource, Step
+from reconciler.core.plan import STARTS, may_wait
 from reconciler.core.restart_policy import NEXT, Hold, Policy, in_words
 from reconciler.state.store.tables import Attempt
 
@@ -113,6 +114,23 @@ class RestartTracker:
                 if attempt.since is not None:
                     attempt = replace(attempt, since=round(attempt.since + passed, 6))
                 yield ident, attempt, kind.policy(resource.want)
+
+    def begin_all(self, steps: Sequence[Step]) -> dict[str, str]:
+        """Steps are about to act, and starts among them are attempts. Why some must wait, by id,
+        where another pass has tried them since the plan was made."""
+        kinds = {step.id: self._get_kind(self.resources[step.id].kind) for step in steps}
+        starts = [one for one in steps
+                  if one.verb in STARTS and isinstance(kinds[one.id], Supervised)]  # fmt: skip
+        if not starts:
+            return {}
+        self.read()
+        holds, held = self.holds(), {}
+        for step in starts:
+            if step.id in holds and may_wait(step, kinds[step.id]):
+                held[step.id] = holds[step.id].words
+            else:
+                self.begins(step)
+        return held
 
     def begins(self, step: Step) -> None:
         """A step is about to act; a start is an attempt."""

@@ -16,14 +16,14 @@ from reconciler.base.records import replace
 from reconciler.base.values import ProbeHistory
 from reconciler.core.kind import Ageing, GetKind, Probed
 from reconciler.core.model import Observation, Outcome, Past, Plan, Resource, Step
-from reconciler.core.plan import STARTS, may_wait
 from reconciler.state.folder import Newer, Unreadable
 
 if TYPE_CHECKING:
     from reconciler.state.restarts import RestartTracker, Unwritten
     from reconciler.state.store import Store
+    from reconciler.state.store.journal import Noted
     from reconciler.state.store.tables import Condition, Deeds, Pause
-    from reconciler.undo.journal import PassJournal, Rows
+    from reconciler.undo.journal import PassJournal
 
 _FLUSH = 1.0
 """Seconds that what was done may wait for being written: each writing waits for the disk."""
@@ -145,15 +145,7 @@ class Tracker:
         held: dict[str, str] = {}
         if self.store is not None:
             with self._guarded():
-                tracker = self._restarts(self.store)
-                tracker.read()
-                holds = tracker.holds() if any(step.verb in STARTS for step in steps) else {}
-                for step in steps:
-                    kind = self._get_kind(self._resources[step.id].kind)
-                    if step.id in holds and may_wait(step, kind):
-                        held[step.id] = holds[step.id].words
-                    else:
-                        tracker.begins(step)
+                held = self._restarts(self.store).begin_all(steps)
             going = [step for step in steps if step.id not in held]
             self._acts({ident for step in going for ident in (step.id, *step.demanded)})
         return held
@@ -220,11 +212,11 @@ class Tracker:
 
     def intends(self) -> None:
         """Write down what takes back what is about to be done: who is killed leaves that."""
-        rows = self.journal.intents() if self.store is not None and self.journal is not None else ()
-        if self.store is None or self.journal is None or not rows:
+        noted = self.journal.intents() if self.store and self.journal else {}
+        if self.store is None or not noted:
             return
         try:
-            self._journal(self.store, rows, self.journal.not_noted(rows))
+            self._journal(self.store, noted)
         except Newer:
             return  # Each step says so.
         except HostError as error:
@@ -232,50 +224,50 @@ class Tracker:
             self._warn(f"{error}; what is done now cannot be undone")
 
     def flush(self, last: bool = False) -> None:
-        """Write down what was done, at once: each writing waits for the disk. ``last``: behind
-        all steps of the pass."""
-        tracker = self._tracker
-        rows: Rows = ()
-        less: Rows = ()
+        """Write down what was done, at once. ``last``: behind all steps of the pass."""
+        noted: Noted | None = {}
         if last and self.store is not None and self.journal is not None:
             # A look at the host takes its time, and others wait for the store.
-            rows = self.journal.rows()
-            less = self.journal.not_noted(rows) if self.number is None else ()
-        has_news = bool(rows or self._deeds or (tracker is not None and tracker.has_news))
+            noted = self.journal.rows()
+            noted = {} if noted is None and self.number is None else noted
+        has_news = noted != {} or self._deeds or (self._tracker and self._tracker.has_news)
         if self.store is not None and has_news:
             with self._guarded():
                 try:
-                    self._journal(self.store, rows, less)
+                    self._journal(self.store, noted)
                 except HostError as error:
-                    if rows and self.number is None and not isinstance(error, Newer):
+                    if noted and self.number is None and not isinstance(error, Newer):
                         self.store.journal.lost()
                     raise
-                if any(data is not None for _, data in rows):
+                if noted:
                     self.store.journal.kept()
 
-    def _journal(self, store: Store, rows: Rows, less: Rows) -> None:
-        """Write what was done, and these notes of it; ``less`` where there is no room for them."""
+    def _journal(self, store: Store, noted: Noted | None) -> None:
+        """Write what was done, and these notes of it; less where there is no room for them."""
         deeds, undone = self._deeds.taken() if self._deeds else ((), ())
         definitions = self.journal.definitions() if self.journal is not None else {}
         number = self.number
 
-        def add(rows: Rows) -> None:
+        def add(noted: Noted | None) -> None:
             nonlocal number
-            begins = self.number is None and (deeds or rows)
+            begins = self.number is None and (deeds or noted)
             number = store.journal.begin(self._by()) if begins else self.number
             store.history.add(deeds, undone, number)
             if number is not None:
-                store.journal.add(number, rows, definitions)
+                store.journal.add(number, noted, definitions)
 
+        less = self.journal.not_noted(noted) if self.journal is not None and noted else {}
         self._flushed = store.base.clock.monotonic()
-        self._write(store, partial(add, rows), partial(add, less) if rows else None)
+        whole = self._write(store, partial(add, noted), partial(add, less) if noted else None)
         self.number = number
+        if self.journal is not None and noted and whole:
+            self.journal.wrote()
 
     def _write(
         self, store: Store, more: Callable[[], None], less: Callable[[], None] | None = None
-    ) -> None:
-        """Write the restarts and ``more`` in one change; where there is no room for the notes of
-        the journal, which may be long, ``less``."""
+    ) -> bool:
+        """Write the restarts and ``more`` in one change; where there is no room for it, ``less``,
+        and say False."""
         tracker = self._tracker
         lost: HostError | None = None
         for one in (more, less):
@@ -293,13 +285,14 @@ class Tracker:
             else:
                 if tracker is not None:
                     tracker.written()
-                if lost is not None:
-                    self._warn(f"{lost}; what was done can perhaps not be undone")
-                return
+                if lost is None:
+                    return True
+                self._warn(f"{lost}; what was done can perhaps not be undone")
+                return False
         if tracker is not None:
             tracker.lost()
-        if lost is not None:
-            raise lost
+        assert lost is not None
+        raise lost
 
     def learn(self, plan: Plan, seen: Mapping[str, Observation[Any]]) -> None:
         """What was seen in a pass: reset what runs well, note what ails."""

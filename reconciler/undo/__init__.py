@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cache
 from importlib import import_module
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from reconciler.base.digests import blake2b
 from reconciler.base.records import dataclass
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from reconciler.core.model import Resource, Step
     from reconciler.host import Host
 
+T = TypeVar("T")
 LARGEST = 1 << 20
 """Bytes of a file at most whose content is noted."""
 
@@ -64,6 +65,8 @@ class Reversal:
     """Is its definition noted when it is started, since the host does not show it?"""
     traced: ClassVar[bool] = True
     """Does a trace tell whether it was changed? Else each part of it is looked at by itself."""
+    sure: ClassVar[bool] = False
+    """Is there something to take back of each step that was done, which no trace is needed for?"""
 
     def before(
         self, resource: Resource[Any], step: Step, have: Any, around: Around
@@ -73,6 +76,15 @@ class Reversal:
         Nothing where there is nothing to take back. Raises Irreversible.
         """
         raise NotImplementedError
+
+    def is_still(self, resources: Sequence[Resource[Any]], around: Around) -> bool:
+        """Would ``before`` say the same again, now that the state is still that one? Read only."""
+        return False
+
+    def made(self, resource: Resource[Any]) -> str | None:
+        """The trace of what was missing and is made, which it has until somebody changes it; None:
+        that is not known beforehand. Pure."""
+        return None
 
     def trace(self, state: Any) -> str:
         """What tells from a state, seen as if it were declared, whether it was changed. Pure."""
@@ -108,14 +120,15 @@ def room_of(path: str) -> int:
     return 1000 + 3 * len(path)
 
 
-def refuse_many(paths: Iterable[str]) -> None:
-    """Raise Irreversible for a list of paths that is too long, before it is made: others may have
-    filled a tree with them."""
+def few(found: Iterable[T], path_of: Callable[[T], str]) -> Iterator[T]:
+    """The same, one by one. Raises Irreversible once that makes a list of paths that is too long:
+    others may have filled a tree with them."""
     room = 0
-    for number, path in enumerate(paths):
-        room += room_of(path)
+    for number, one in enumerate(found):
+        room += room_of(path_of(one))
         if room > MOST:
             raise Irreversible(f"it is about more than {number:,} paths, which are not kept")
+        yield one
 
 
 def refuse_lost_secrets(former: Any, want: Any, what: str) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 from reconciler.base.records import replace
 from reconciler.core.model import Resource, Step
+from reconciler.kinds.block import BlockState
 from reconciler.undo import Around, Irreversible, Reversal, held, ident
 
 
@@ -33,6 +34,10 @@ class OfBlock(Reversal):
         text, now = held(real, host)
         whole = WholeFile(real, content=text, mode=now.mode, owner=now.owner, group=now.group)
         return (Resource(ident("file", real), whole),)
+
+    def made(self, resource: Resource[Any]) -> str | None:
+        want = resource.want
+        return None if want.secret else self.trace(BlockState(want.lines))
 
 
 REVERSAL = OfBlock()

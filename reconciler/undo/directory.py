@@ -25,6 +25,9 @@ class OfDirectory(Reversal):
         now = all_of(want.path, host)
         return (Resource(resource.id, Directory(want.path, now.mode, now.owner, now.group)),)
 
+    def made(self, resource: Resource[Any]) -> str | None:
+        return self.trace(resource.want)
+
     def trace(self, state: Any) -> str:
         if state is None:
             return ""

@@ -7,7 +7,7 @@ from typing import Any
 
 from reconciler.base.records import replace
 from reconciler.core.model import Resource, Step
-from reconciler.kinds.file import RemoveFile, WholeFile, WriteFile
+from reconciler.kinds.file import FileState, RemoveFile, WholeFile, WriteFile
 from reconciler.undo import (
     Around,
     Irreversible,
@@ -38,6 +38,12 @@ class OfFile(Reversal):
         had = WholeFile(want.path, content=text, on_change=want.on_change)
         had = replace(had, mode=now.mode, owner=now.owner, group=now.group)
         return (Resource(resource.id, had),)
+
+    def made(self, resource: Resource[Any]) -> str | None:
+        want = resource.want
+        if want.secret or want.origin is not None:
+            return None
+        return self.trace(FileState(want.shown))  # Its mode is looked at by who declares one.
 
     def trace(self, state: Any) -> str:
         # What follows a change is no change of it.

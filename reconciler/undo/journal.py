@@ -1,67 +1,72 @@
-"""What one pass does, noted step by step while it goes on, for ``--undo``.
+"""What one pass does, noted before it is done, for ``--undo``.
 
 It must not keep a step from being done, whatever goes wrong here, nor note what is secret.
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Mapping, Sequence
-from functools import cache
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from reconciler.base.errors import HostError
-from reconciler.base.records import class_of, is_record, name_of, names, replace
-from reconciler.base.text import censored, redacted_json
-from reconciler.base.values import Secret, secrets, strings
+from reconciler.base.records import replace
 from reconciler.core.kind import GetKind
 from reconciler.core.model import Observation, Outcome, Plan, Resource, Step
 from reconciler.core.observe import failure, observe
-from reconciler.undo import MOST, Around, Irreversible, reversal, room_of
+from reconciler.undo import MOST, Around, Irreversible, Reversal, reversal, room_of
+from reconciler.undo.notes import (
+    from_plain,
+    holds_secret,
+    looks_secret,
+    plain,
+    plain_resource,
+)
 
 if TYPE_CHECKING:
     from reconciler.core.observe import Snapshot
     from reconciler.host import Host
     from reconciler.state.store import Store
+    from reconciler.state.store.journal import Noted
     from reconciler.state.tracker import Tracker
-
-Rows = Sequence[tuple[str, bytes | None]]
-"""What is to be written of steps, by id; None: nothing any more."""
-
-_encode = json.JSONEncoder(separators=(",", ":")).encode
-_FLAT = frozenset((type(None), bool, int, float, str))
-_CLASS = "is"
-_SHORT = 1000
-"""Bytes up to which nothing is gained by packing."""
 
 
 class _Note:
-    """What takes one step back, or ``why`` nothing does. ``begun``: it may have been done."""
+    """What takes one step back, or ``why`` nothing does."""
 
-    def __init__(self, resource: Resource[Any], step: Step) -> None:
+    __slots__ = (
+        "begun", "document", "have", "how", "resource", "resources", "result", "room", "step",
+        "why", "written",
+    )  # fmt: skip
+
+    def __init__(self, resource: Resource[Any], step: Step, have: Any) -> None:
         self.resource = resource
         self.step = step
+        self.have = have
+        """What was there when it was noted."""
+        self.how: Reversal | None = None
         self.resources: Sequence[Resource[Any]] = ()
-        self.document: list[Any] = []
-        self.made: list[Any] | bool | None = None
-        """What it is to leave; True: what takes it back, present in place of absent."""
+        self.document: dict[str, Any] = {}
+        """As it is written: to ``undo`` it, these resources. By ``left`` it is known that they are
+        as the step has left them; where that is not known before, ``made`` is what it is to make.
+        """
         self.why: str | None = None
         self.room = 0
         self.begun = False
+        """May it have been done?"""
         self.result = ""
-        self.data = b""
+        self.written = False
 
     @property
     def is_only_made(self) -> bool:
         """Is it taken back by removing it alone?"""
         return self.why is None and len(self.resources) == 1 and not self.resources[0].present
 
-    def row(self, left: list[str] | None) -> bytes:
-        """As it is written. Before the step is done it has not ``left`` anything; what it is to
-        leave tells then whether it was done."""
-        document: dict[str, Any] = {"verb": self.step.verb, "undo": self.document}
-        document |= {"made": self.made} if left is None else {"left": left}
-        return packed(document | ({} if self.why is None else {"why": self.why}))
+    @property
+    def is_whole(self) -> bool:
+        """Is there nothing more to be noted of it?"""
+        if self.why is not None or self.how is None:
+            return True
+        return self.result == "done" and (self.how.sure or "left" in self.document)
 
 
 class PassJournal:
@@ -74,62 +79,69 @@ class PassJournal:
         self._now = Around(host, known, set())
         self._left = MOST
         self._notes: dict[str, _Note] = {}
-        self._definitions: dict[str, bytes | None] = {}
+        self._started: dict[str, _Note | None] = {}
+        """What was started, by id, since that was written down last; None: it was stopped."""
 
     def intends(self, look: Snapshot) -> None:
         """The steps of that plan are about to be done. Of several about one thing the first
         counts."""
         by_id = {one.id: one for one in look.spec.resources}
         then = Around(self._host, self._known, set())
+        new: list[_Note] = []
         for step in look.plan.steps:
             if step.denied is None and step.id not in self._notes:
-                note = self._notes[step.id] = _Note(by_id[step.id], step)
-                self._take(note, look.seen[step.id].state, then)
+                note = _Note(by_id[step.id], step, look.seen[step.id].state)
+                self._notes[step.id] = note
+                self._take(note, then)
+                new.append(note)
                 # They are there for the steps behind it.
-                made = (one for one in note.resources if one.kind == "directory")
-                then.there.update(one.want.path for one in made if not one.present)
+                for one in note.resources:
+                    if not one.present and one.kind == "directory":
+                        then.there.add(one.want.path)
+        _write_up(new)
 
     def begins(self, resource: Resource[Any], step: Step, have: Any) -> None:
         """A step is about to act on that state, which may be another one than was planned for."""
         note = self._notes.get(resource.id)
-        if note is None or not note.begun:
-            path = getattr(resource.want, "path", None) or ""
-            made = note is not None and have is None and note.is_only_made
-            if note is not None and made and not self._now.missing_above(path):
-                note.step, note.begun = step, True  # It is still missing.
-                return
-            found = self._notes[resource.id] = _Note(resource, step)
-            found.begun = True
-            if note is not None:
-                self._left += note.room
-                found.data = note.data
-            self._take(found, have, self._now, note)
+        if note is not None and (note.begun or self._is_still(note, have)):
+            note.begun = True
+            return
+        found = self._notes[resource.id] = _Note(resource, step, have)
+        found.begun = True
+        if note is not None:
+            self._left += note.room
+        self._take(found, self._now)
+        if note is not None and (found.resources, found.why) == (note.resources, note.why):
+            found.document, found.written = note.document, note.written
+        else:
+            _write_up([found])
 
-    def _take(self, note: _Note, have: Any, around: Around, planned: _Note | None = None) -> None:
-        """Note what takes a step back; most often it is what was ``planned``."""
+    def _is_still(self, note: _Note, have: Any) -> bool:
+        """Is it still what was planned that takes it back?"""
+        if note.why is not None or note.how is None:
+            return False
         try:
-            how = reversal(note.resource.kind)
+            if have is None:
+                path = getattr(note.resource.want, "path", None) or ""
+                return note.is_only_made and not self._now.missing_above(path)
+            return have == note.have and note.how.is_still(note.resources, self._now)
+        except Exception:
+            return False  # Why it is not is said by who asks again.
+
+    def _take(self, note: _Note, around: Around) -> None:
+        """Ask what takes a step back."""
+        try:
+            note.how = how = reversal(note.resource.kind)
             if how is None:
                 raise Irreversible("nothing says how")
-            resources = how.before(note.resource, note.step, have, around)
-            note.room = sum(map(_room, resources))
+            note.resources = how.before(note.resource, note.step, note.have, around)
+            note.room = sum(map(_room, note.resources))
             self._left -= note.room
             if self._left < 0:
                 what = f"more than {MOST >> 20} MiB of files and paths are changed with it"
                 raise Irreversible(what)
-            if planned is not None and planned.why is None and planned.resources == resources:
-                note.resources, note.document = planned.resources, planned.document
-                note.made = planned.made
-                return
-            document = [plain_resource(one) for one in resources]
-            wants = [one.want for one in resources] if how.defines else []
-            if _tells_secret(document, *wants):
-                raise Irreversible("it holds a secret, and is not kept")
-            note.resources, note.document = resources, document
-            same = note.is_only_made and resources[0].want == note.resource.want
-            note.made = same or _made(note.resource)
         except Exception as error:
-            note.why = _why(error)
+            note.resources, note.why = (), _why(error)
 
     def why(self, ident: str) -> str | None:
         """Why that step cannot be undone."""
@@ -146,56 +158,70 @@ class PassJournal:
                 note.begun = bool(note.result)
                 continue
             note.result, resource = one.result, note.resource
-            how = reversal(resource.kind)
-            if how is None or not how.defines:
+            if note.how is None or not note.how.defines:
                 continue
-            if not resource.present and one.result in ("done", "begun"):
-                self._definitions[resource.id] = None
-            elif resource.present and one.result == "done":
-                data = plain(resource.want)
-                told = _tells_secret(data, resource.want)
-                self._definitions[resource.id] = None if told else packed(data)
+            if resource.present and one.result == "done":
+                self._started[resource.id] = note
+            elif not resource.present and one.result in ("done", "begun"):
+                self._started[resource.id] = None
 
-    def intents(self) -> Rows:
-        """What is to be written before the steps that are planned are done, by id."""
-        found: list[tuple[str, bytes | None]] = []
-        for ident, note in self._notes.items():
-            if not note.data:
-                note.data = note.row(None)
-                found.append((ident, note.data))
-        return found
+    def intents(self) -> Noted:
+        """What is to be written before the steps that are planned are done."""
+        found = {i: note.document for i, note in self._notes.items() if not note.written}
+        return {"notes": found} if found else {}
 
-    def rows(self) -> Rows:
-        """What is to be written behind the steps, by id; None: there is nothing to take back."""
-        resources = [one for note in self._notes.values() for one in note.resources if note.result]
+    def rows(self) -> Noted | None:
+        """What is to be written behind the steps; None: there is nothing to take back."""
+        asked = [note for note in self._notes.values() if note.result and not note.is_whole]
+        resources = [one for note in asked for one in note.resources]
         seen = seen_now(resources, self._get_kind, self._host)
-        found: list[tuple[str, bytes | None]] = []
+        left, void = {}, []
         for ident, note in list(self._notes.items()):
-            data: bytes | None = None
-            if note.result:
-                left = [trace(one, seen[one.id]) for one in note.resources]
+            if note.result and note.is_whole:
+                is_void = not note.document.get("undo", True)
+            elif note.result:
                 differ = [differs(one, seen[one.id], self._get_kind) for one in note.resources]
-                if note.why is not None or any(differ) or note.result == "begun":
-                    data = note.row(left)
-            elif note.begun:
-                data = note.row(None)  # It was cut short.
+                is_void = note.result != "begun" and not any(differ)
+                left[ident] = [trace(one, seen[one.id]) for one in note.resources]
             else:
+                is_void = not note.begun
+            if is_void:
                 del self._notes[ident]
-            if data != (note.data or None):
-                found.append((ident, data))
-            note.data = data or b""
-        return found
+                left.pop(ident, None)
+                void.append(ident)
+        if not self._notes:
+            return None
+        cut = any(not note.result for note in self._notes.values())
+        return {"notes": {}, **self.intents(), "left": left, "void": void, "ended": not cut}
 
-    def definitions(self) -> dict[str, bytes | None]:
-        """What was started, by id; None: it was stopped for good."""
-        found, self._definitions = self._definitions, {}
-        return found
+    def wrote(self) -> None:
+        """What was to be written is."""
+        for note in self._notes.values():
+            note.written = True
+
+    def definitions(self) -> dict[str, Any | None]:
+        """From what was started, by id; None: it was stopped for good, or is not kept."""
+        started, self._started = self._started, {}
+        found: dict[str, Any] = {}
+        for ident, note in started.items():
+            if (
+                note is not None
+                and note.is_only_made
+                and note.resources[0].want == note.resource.want
+            ):
+                found[ident] = note.document["undo"][0][2]  # It is known to hold no secret.
+            elif note is not None:
+                one = [ident, True, plain(note.resource.want)]
+                found[ident] = None if holds_secret([one]) or looks_secret([one]) else one[2]
+        return dict.fromkeys(started) | found
 
     @staticmethod
-    def not_noted(rows: Rows) -> Rows:
-        """What stands in place of these rows where there was no room: that they are lacking."""
-        data = packed({"why": "there was no room in the store for what was noted of it"})
-        return [(ident, data) for ident, noted in rows if noted is not None]
+    def not_noted(noted: Noted) -> Noted:
+        """What stands in place of that where there was no room: that it is lacking."""
+        why = "there was no room in the store for what was noted of it"
+        notes = {ident: {"why": why} for ident in noted["notes"]}
+        whole = bool(noted.get("ended")) and not (noted.get("left") or noted.get("void"))
+        return {"notes": notes, "ended": whole} if notes else {}
 
 
 def seen_now(
@@ -252,94 +278,64 @@ def journal_of(tracker: Tracker, get_kind: GetKind, host: Host) -> PassJournal:
 
 def known_by(store: Store | None) -> Callable[[str], Any]:
     """The definitions of that store, without their secrets."""
+    ids: set[str] | None = None
 
     def known(ident: str) -> Any:
-        data = None if store is None else store.journal.definition(ident)
+        nonlocal ids
+        if store is None:
+            return None
+        if ids is None:
+            ids = store.journal.defined()
         try:
-            return None if data is None else from_plain(unpacked(data), None)
+            return from_plain(store.journal.definition(ident), None) if ident in ids else None
         except (Irreversible, ValueError, KeyError, TypeError):
             return None  # It is of another version, or damaged.
 
     return known
 
 
-def plain(value: Any) -> Any:
-    """A value of records and tuples as JSON; of a secret its digest. Raises TypeError."""
-    cls = type(value)
-    if cls in _FLAT:
-        return value
-    if isinstance(value, tuple):
-        return [plain(one) for one in value]
-    if cls is Secret:
-        return {_CLASS: "secret", "digest": value.digest}
-    known, fields = _described(cls)  # type: ignore[arg-type]
-    found = {_CLASS: known}
-    for name in fields:
-        one = getattr(value, name)
-        found[name] = one if type(one) in _FLAT else plain(one)
-    return found
+def _write_up(notes: Sequence[_Note]) -> None:
+    """Make the documents of what takes these back, but for what is secret."""
+    for note in notes:
+        if note.why is None:
+            try:
+                note.document = _document(note)
+            except Exception as error:
+                note.why = _why(error)
+    kept = [note for note in notes if note.why is None]
+    for holds, some in (
+        (holds_secret, kept),
+        (looks_secret, [note for note in kept if note.how and note.how.defines]),
+    ):
+        # All at once; most often there is none.
+        if holds([one for note in some for one in _noted(note.document)]):
+            for note in some:
+                if holds(note.document["undo"]):
+                    note.why = "it holds a secret, and is not kept"
+                elif holds(_noted(note.document)):
+                    note.document["made"] = None
+    for note in notes:
+        if note.why is not None:
+            note.document = {"why": note.why}
 
 
-@cache
-def _described(cls: type) -> tuple[str, tuple[str, ...]]:
-    if not is_record(cls):
-        raise TypeError(f"no way to keep a {cls.__name__}")
-    return name_of(cls), names(cls)
+def _noted(document: dict[str, Any]) -> list[Any]:
+    """All resources of a note."""
+    made = document.get("made")
+    return document["undo"] if made is None else [*document["undo"], made]
 
 
-def from_plain(value: Any, known: Mapping[str, Secret] | None) -> Any:
-    """The value again, with those secrets that are ``known``, by digest; None: without.
-
-    Raises Irreversible.
-    """
-    if isinstance(value, list):
-        return tuple(from_plain(one, known) for one in value)
-    if not isinstance(value, dict):
-        return value
-    name = str(value.get(_CLASS))
-    if name == "secret":
-        if known is None:
-            return Secret(None, value["digest"])
-        if value["digest"] not in known:
-            raise Irreversible("a value of its environment is another one now, and is not kept")
-        return known[value["digest"]]
-    fields = {key: from_plain(one, known) for key, one in value.items() if key != _CLASS}
-    try:
-        if name.startswith("reconciler."):
-            return class_of(name)(**fields)
-    except (AttributeError, ImportError, KeyError, TypeError):
-        pass
-    raise Irreversible("it was noted by another version of this program")
-
-
-def secrets_in(value: Any) -> dict[str, Secret]:
-    """All secrets of a value that have their value, by digest."""
-    return {one.digest: one for one in secrets(value) if one.value is not None}
-
-
-def plain_resource(one: Resource[Any]) -> list[Any]:
-    """A resource of a reversal."""
-    return [one.id, one.present, plain(one.want)]
-
-
-def packed(document: Any) -> bytes:
-    """A JSON value as it is written."""
-    data = _encode(document).encode()
-    if len(data) <= _SHORT:
-        return data
-    import zlib
-
-    return zlib.compress(data, 1)
-
-
-def unpacked(data: bytes) -> Any:
-    """The JSON value again. Raises ValueError."""
-    import zlib
-
-    try:
-        return json.loads(data if data[:1] in b"{[" else zlib.decompress(data))
-    except (TypeError, zlib.error):
-        raise ValueError("it is damaged") from None
+def _document(note: _Note) -> dict[str, Any]:
+    """Raises TypeError."""
+    how, resource = note.how, note.resource
+    assert how is not None
+    document: dict[str, Any] = {"undo": [plain_resource(one) for one in note.resources]}
+    left = how.made(resource) if note.is_only_made else None
+    if left is not None:
+        document["left"] = [left]
+    elif not how.sure:
+        document["made"] = _made(resource)
+    return document
 
 
 def _room(one: Resource[Any]) -> int:
@@ -357,20 +353,9 @@ def _made(resource: Resource[Any]) -> list[Any] | None:
     if getattr(want, "secret", None) is True or getattr(want, "hides", None) is True:
         return None
     try:
-        document = plain_resource(resource)
+        return plain_resource(resource)
     except TypeError:
         return None
-    how = reversal(resource.kind)
-    wants = [want] if how is not None and how.defines else []
-    return None if _tells_secret(document, *wants) else document
-
-
-def _tells_secret(document: Any, *wants: Any) -> bool:
-    """Does it hold a secret, or do the commands of those look as if they did?"""
-    if redacted_json(document) != document:
-        return True
-    text = "\n".join(one for want in wants for one in strings(want))
-    return bool(text) and censored(text, most=None) != text
 
 
 def _why(error: Exception) -> str:

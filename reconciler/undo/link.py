@@ -22,6 +22,9 @@ class OfLink(Reversal):
             return (made, *around.missing_above(want.path))
         return (Resource(resource.id, Link(want.path, have.target)),)
 
+    def made(self, resource: Resource[Any]) -> str | None:
+        return self.trace(resource.want)
+
     def trace(self, state: Any) -> str:
         return "" if state is None else str(state.target)
 

@@ -15,16 +15,15 @@ from reconciler.core.kind import GetKind
 from reconciler.core.model import Observation, Remark, Resource, Spec
 from reconciler.core.observe import Snapshot, observe
 from reconciler.core.plan import is_matched, make_plan
+from reconciler.state.store.journal import DAMAGED
 from reconciler.undo import Irreversible, reversal
-from reconciler.undo.journal import differs, from_plain, secrets_in, seen_now, trace, unpacked
+from reconciler.undo.journal import differs, seen_now, trace
+from reconciler.undo.notes import from_plain_resource, secrets_in
 
 if TYPE_CHECKING:
     from reconciler.base.values import Secret
     from reconciler.host import Host
     from reconciler.state.store.journal import PassRow
-
-Noted = Sequence[tuple[str, bytes | None]]
-"""What the store has of each step, by id, in the order in which it was done."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,18 +35,24 @@ class Undoing:
 
 
 def look_back(
-    spec: Spec, row: PassRow, noted: Noted, only: Sequence[str], get_kind: GetKind, host: Host
+    spec: Spec,
+    row: PassRow,
+    notes: Mapping[str, Any],
+    only: Sequence[str],
+    get_kind: GetKind,
+    host: Host,
 ) -> Undoing:
-    """What takes that pass back, or those steps of it that match ``only``."""
+    """What takes that pass back, or those steps of it that match ``only``, by the notes of each."""
     secrets = secrets_in(tuple(one.want for one in spec.resources))
     refused: list[Remark] = []
     found: dict[str, tuple[str, Resource[Any], str | None]] = {}
     made: dict[str, Resource[Any]] = {}
-    for ident, data in reversed(noted):
-        if only and not any(is_matched(ident, one) for one in only):
+    for ident, note in reversed(list(notes.items())):
+        # What is damaged may have been about these.
+        if ":" in ident and only and not any(is_matched(ident, one) for one in only):
             continue
         try:
-            taken, meant = _taken_from(data, secrets)
+            taken, meant = _taken_from(note, secrets)
             for one, left in taken:
                 found.setdefault(one.id, (ident, one, left))
             if meant is not None:
@@ -71,7 +76,8 @@ def look_back(
         if left is None or not _is_left(one, left, now, get_kind):
             since = f"was changed since pass {row.number}, and is left"
             cut = f"pass {row.number} was cut short at it, and did not leave it so; it is left"
-            refused.append(Remark(one.id, seen[one.id].unknown or (cut if left is None else since)))
+            words = since if notes[ident].get("ended") else cut
+            refused.append(Remark(one.id, seen[one.id].unknown or words))
             continue
         going.append(one)
         ids[ident] = None
@@ -101,32 +107,27 @@ def _is_left(one: Resource[Any], left: str, now: str, get_kind: GetKind) -> bool
 
 
 def _taken_from(
-    data: bytes | None, secrets: Mapping[str, Secret]
+    note: Any, secrets: Mapping[str, Secret]
 ) -> tuple[list[tuple[Resource[Any], str | None]], Resource[Any] | None]:
-    """The resources that take a step back, with their traces. Of one that was cut short there are
-    none, and it comes with what it was to make, where that is known. Raises Irreversible."""
-    if data is None:
+    """The resources that take a step back, with their traces. Where there are none of one that was
+    cut short, it comes with what it was to make, if that is known. Raises Irreversible."""
+    if note is None:
         raise Irreversible("it has left the journal")
     try:
-        document = unpacked(data)
-        if "why" in document:
-            cut = "if it was done before the pass was cut short: " if "made" in document else ""
-            raise Irreversible(cut + document["why"])
-        resources = [_resource(one, secrets) for one in document["undo"]]
-        if "left" in document:
-            return list(zip(resources, map(str, document["left"]), strict=True)), None
-        made, meant = document["made"], None
-        if made is not None:
-            meant = _resource(document["undo"][0] if made is True else made, secrets)
-            meant = Resource(meant.id, meant.want) if made is True else meant
+        if "why" in note:
+            cut = "" if note.get("ended") else "if it was done before the pass was cut short: "
+            raise Irreversible(cut + note["why"])
+        resources = [from_plain_resource(one, secrets) for one in note["undo"]]
+        if "left" in note:
+            return list(zip(resources, map(str, note["left"]), strict=True)), None
+        made, meant = note.get("made"), None
+        if made is True:  # As an older program has it: what is to go.
+            meant = Resource(resources[0].id, resources[0].want)
+        elif made is not None:
+            meant = from_plain_resource(made, secrets)
         return [(one, None) for one in resources], meant
-    except (ValueError, KeyError, TypeError):
-        raise Irreversible("what was noted of it is damaged") from None
-
-
-def _resource(noted: Sequence[Any], secrets: Mapping[str, Secret]) -> Resource[Any]:
-    ident, present, want = noted
-    return Resource(str(ident), from_plain(want, secrets), bool(present))
+    except (ValueError, KeyError, TypeError, AttributeError, IndexError):
+        raise Irreversible(DAMAGED) from None
 
 
 def _is_traced(one: Resource[Any]) -> bool:

@@ -39,6 +39,10 @@ class OfProcess(Reversal):
         refuse_lost_secrets(former, want, "former values of its environment")
         return (Resource(resource.id, replace(former, stop_extra=True)),)
 
+    def made(self, resource: Resource[Any]) -> str | None:
+        # With an env_file it depends on what that holds.
+        return None if resource.want.env_file is not None else str(resource.want.digest())
+
     def trace(self, state: Any) -> str:
         return " ".join(sorted(_versions(state)))
 

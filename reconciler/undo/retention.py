@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import chain
+from operator import attrgetter
 from typing import Any
 
 from reconciler.base.text import count_of
@@ -16,7 +17,7 @@ from reconciler.kinds.retention.actions import (
     RemoveFolders,
 )
 from reconciler.kinds.retention.resource import Retention
-from reconciler.undo import Around, Irreversible, Reversal, all_of, ident, refuse_many
+from reconciler.undo import Around, Irreversible, Reversal, all_of, few, ident
 
 
 class OfRetention(Reversal):
@@ -37,8 +38,8 @@ class OfRetention(Reversal):
                 number = count_of(len(action.files), "file")
                 raise Irreversible(f"{number} put into {action.goal}, and to be taken from there")
             if isinstance(action, RemoveFolders):
-                refuse_many(chain(action.empty, (file.below for file in action.files)))
-                below = {*action.empty, *(file.below for file in action.files)} - {""}
+                within = chain(action.empty, (file.below for file in action.files))
+                below = {*few(within, str)} - {""}
                 parts = (one.split("/") for one in below)
                 above = {"/".join(one[:end]) for one in parts for end in range(1, len(one) + 1)}
                 for one in sorted(above):
@@ -47,8 +48,7 @@ class OfRetention(Reversal):
                     want = Directory(path, now.mode, now.owner, now.group)
                     folders.append(Resource(ident("directory", path), want))
             elif isinstance(action, MoveFiles):
-                refuse_many(file.path for file in action.files)
-                files = tuple(sorted(action.files))
+                files = tuple(sorted(few(action.files, attrgetter("path"))))
                 back = Retention(action.to, action="move", to=action.path, returned=files)
                 found.append(Resource(resource.id, back))
                 inside = sorted({file.below for file in files}, reverse=True)

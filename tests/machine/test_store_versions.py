@@ -364,5 +364,5 @@ def test_only_what_sqlite_calls_damaged_is_set_aside(folder: Path) -> None:
     assert store.pauses.all() == {}
     assert "was set aside" in (store.base.damaged or "")
     store.close()
-    store.journal.add(store.journal.begin("me"), [("a", b"{}")], {"a": b"{}"})
-    assert store.journal.notes(1) == [("a", b"{}")]
+    store.journal.add(store.journal.begin("me"), {"notes": {"a": {}}}, {"a": {}})
+    assert store.journal.notes(1) == {"a": {}}

@@ -103,16 +103,25 @@ class PackedEntries(Sequence[WrongEntry]):
     def __len__(self) -> int:
         return len(self._numbers) // _NUMBERS.size
 
+    def __iter__(self) -> Iterator[WrongEntry]:
+        start = 0
+        for device, inode, end, number in _NUMBERS.iter_unpack(self._numbers):
+            yield self._entry((device, inode), start, end, number)
+            start = end
+
     def __getitem__(self, at: Any) -> Any:
         if isinstance(at, slice):
             return [self[one] for one in range(*at.indices(len(self)))]
         if not 0 <= at < len(self):
             raise IndexError(at)
-        *identity, end, number = _NUMBERS.unpack_from(self._numbers, at * _NUMBERS.size)
+        device, inode, end, number = _NUMBERS.unpack_from(self._numbers, at * _NUMBERS.size)
         start = _NUMBERS.unpack_from(self._numbers, (at - 1) * _NUMBERS.size)[2] if at else 0
+        return self._entry((device, inode), start, end, number)
+
+    def _entry(self, identity: tuple[int, int], start: int, end: int, number: int) -> WrongEntry:
         have, want, directory, named, top, refused = self._listed[number]
         path = (top or "") + os.fsdecode(bytes(self._paths[start:end]))
-        return WrongEntry(path, have, want, directory, named, top, tuple(identity), refused)
+        return WrongEntry(path, have, want, directory, named, top, identity, refused)
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, PackedEntries):

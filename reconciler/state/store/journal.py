@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import fcntl
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from reconciler.base.errors import HostError
 from reconciler.base.records import dataclass
@@ -27,6 +27,16 @@ _MOST = 10_000
 """Passes whose numbers are remembered."""
 _MOST_IDS = 100_000
 """Ids of steps beyond which no more are remembered of what has left the journal."""
+_SHORT = 1 << 16
+"""Bytes up to which packing takes more time than it saves room."""
+_NEWER = "it was noted by a newer version of this program"
+_STEPS = "steps"
+"""How the rows of several steps are called, with a number."""
+DAMAGED = "what was noted of it is damaged"
+Noted = Mapping[str, Any]
+"""A part of what is noted of a pass, as JSON: ``notes`` of its steps, by id, in the order in which
+they are done; what each has ``left`` behind; which are ``void``, since nothing of them is to be
+taken back; and whether all that stands there or before it has ``ended``."""
 
 
 @contextmanager
@@ -72,33 +82,32 @@ class Journal(StoreTable):
                 base.execute(f"DELETE FROM {table} WHERE pass <= ?", (number - _MOST,))
             return number
 
-    def add(
-        self,
-        number: int,
-        rows: Sequence[tuple[str, bytes | None]],
-        definitions: Mapping[str, bytes | None],
-    ) -> None:
-        """What that pass does, by id, again where it is known better; None: nothing any more. What
-        has left its bounds goes."""
+    def add(self, number: int, noted: Noted | None, definitions: Mapping[str, Any | None]) -> None:
+        """What that pass does, behind what is known of it; None: nothing of it is to be taken back.
+        What has left its bounds goes. Of what was started, by id, from what; None: it was stopped.
+        """
         with self._base.change() as base:
-            base.executemany(
-                "INSERT INTO journal (pass, id, data) VALUES (?, ?, ?) "
-                "ON CONFLICT (pass, id) DO UPDATE SET data = excluded.data",
-                [(number, ident, data) for ident, data in rows if data is not None],
-            )
-            gone = [(number, ident) for ident, data in rows if data is None]
-            base.executemany("DELETE FROM journal WHERE pass = ? AND id = ?", gone)
+            if noted is None:
+                base.execute("DELETE FROM journal WHERE pass = ?", (number,))
+            elif noted:
+                # An older program, which knows only a row for each step, gives that reason.
+                data = packed({"why": _NEWER, **noted})
+                base.execute(
+                    "INSERT INTO journal (pass, id, data) "
+                    "SELECT ?, ? || ' ' || (1 + count(*)), ? FROM journal WHERE pass = ?",
+                    (number, _STEPS, data, number),
+                )
             base.execute(
                 "UPDATE passes SET size = (SELECT ifnull(sum(length(data)), 0) FROM journal "
                 "WHERE pass = ?) WHERE pass = ?",
                 (number, number),
             )
-            for ident, definition in definitions.items():
-                base.execute("DELETE FROM definitions WHERE id = ?", (ident,))
-                if definition is not None:
-                    base.execute(
-                        "INSERT INTO definitions (id, data) VALUES (?, ?)", (ident, definition)
-                    )
+            stopped = [(ident,) for ident, one in definitions.items() if one is None]
+            base.executemany("DELETE FROM definitions WHERE id = ?", stopped)
+            base.executemany(
+                "INSERT OR REPLACE INTO definitions (id, data) VALUES (?, ?)",
+                [(ident, packed(one)) for ident, one in definitions.items() if one is not None],
+            )
             self._expire(base, number)
 
     def _expire(self, base: sqlite3.Connection, number: int) -> None:
@@ -118,7 +127,9 @@ class Journal(StoreTable):
             if one not in old and total <= LARGEST:
                 continue
             total, gone = total - size, True
-            base.execute("UPDATE journal SET data = NULL WHERE pass = ?", (one,))
+            ids = [(one, ident) for ident in self.notes(one)]
+            base.execute("DELETE FROM journal WHERE pass = ?", (one,))
+            base.executemany("INSERT INTO journal (pass, id) VALUES (?, ?)", ids)
             base.execute("UPDATE passes SET size = 0 WHERE pass = ?", (one,))
         if gone:
             last = "SELECT pass FROM journal ORDER BY pass DESC LIMIT 1 OFFSET ?"
@@ -161,14 +172,73 @@ class Journal(StoreTable):
         )
         return {row[0]: PassRow(row[0], row[1], row[2], row[3], bool(row[4])) for row in rows}
 
-    def notes(self, number: int) -> list[tuple[str, bytes | None]]:
-        """What was noted of that pass, in the order in which it was done; None: it has left."""
+    def notes(self, number: int) -> dict[str, Any]:
+        """What was noted of each step of that pass, in the order in which they are done; None: it
+        has left. Of one that has ``left`` something, or has ``ended``, the note has that."""
         rows = self._base.read(
             "SELECT id, data FROM journal WHERE pass = ? ORDER BY rowid", (number,)
         )
-        return [(ident, data) for ident, data in rows]
+        found: dict[str, Any] = {}
+        for ident, data in rows:
+            # An older program has a row for each step, by its id.
+            ident = _STEPS if ident.startswith(f"{_STEPS} ") else ident
+            try:
+                noted = None if data is None else unpacked(data)
+                if noted is None:
+                    found[ident] = None
+                elif ident == _STEPS:
+                    _merge(found, noted)
+                else:
+                    found[ident] = {"ended": "made" not in noted, **noted}
+            except (ValueError, KeyError, TypeError, AttributeError):
+                found[ident] = {"why": DAMAGED, "ended": True}
+        return found
 
-    def definition(self, ident: str) -> bytes | None:
-        """What it was last started from."""
+    def defined(self) -> set[str]:
+        """The ids of all of which it is known what they were last started from."""
+        return {ident for (ident,) in self._base.read("SELECT id FROM definitions")}
+
+    def definition(self, ident: str) -> Any:
+        """What it was last started from; None: it is not known. Raises ValueError."""
         rows = self._base.read("SELECT data FROM definitions WHERE id = ?", (ident,))
-        return rows[0][0] if rows else None
+        return unpacked(rows[0][0]) if rows else None
+
+
+def _merge(found: dict[str, Any], noted: Noted) -> None:
+    """Add what was noted later. Raises ValueError and the like where it is damaged."""
+    found.update(noted["notes"])
+    for ident, left in noted.get("left", {}).items():
+        found[ident]["left"] = left
+    for ident in noted.get("void", ()):
+        found.pop(ident, None)
+    for note in found.values() if noted.get("ended") else ():
+        note["ended"] = True
+
+
+def _refused(value: Any) -> Any:
+    raise TypeError(f"no way to keep a {type(value).__name__}")
+
+
+def packed(document: Any) -> bytes:
+    """A JSON value as it is written."""
+    # The package `json` takes as long to load as all else that a pass of one step notes.
+    from _json import encode_basestring_ascii, make_encoder
+
+    encode = make_encoder({}, _refused, encode_basestring_ascii, None, ":", ",", False, False, True)
+    data = "".join(encode(document, 0)).encode()
+    if len(data) <= _SHORT:
+        return data
+    import zlib
+
+    return zlib.compress(data, 1)
+
+
+def unpacked(data: bytes) -> Any:
+    """The JSON value again. Raises ValueError."""
+    import json
+    import zlib
+
+    try:
+        return json.loads(data if data[:1] in b"{[" else zlib.decompress(data))
+    except (TypeError, zlib.error):
+        raise ValueError("it is damaged") from None
