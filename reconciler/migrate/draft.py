@@ -45,6 +45,7 @@ class SpecDraft:
         self.document.put("version", 1)
         self.document.put("name", slug(name, 64))
         self.left: list[LeftOut] = []
+        self._told: set[LeftOut] = set()
         self._numbers = Counter[tuple[str, str]]()
 
     def add(self, section: str, name: str, origin: Origin | None = None) -> SpecBlock:
@@ -64,7 +65,10 @@ class SpecDraft:
         """Something has no equivalent: a comment in ``block``, and a line for people."""
         if any(one.origin == origin for one in self.left[-3:]):
             return  # A part of what has been said.
-        self.left.append(LeftOut(origin, reason))
+        one = LeftOut(origin, reason)
+        if one not in self._told:  # It may be about several resources.
+            self._told.add(one)
+            self.left.append(one)
         block.say(printable(f"{origin}: {reason}", 500), before)
 
     def valid(self, problems_of: Callable[[str], Sequence[Problem]]) -> str:
@@ -113,8 +117,11 @@ class SpecDraft:
         *_, holder, key = way[0]
         known = (at.holder.origins[at.key] for at in way if at.key in at.holder.origins)
         origins = list(holder[key].origins.values()) if holder is self.document else [next(known)]
+        said = list(_comments(holder[key]))
         for origin in origins:
-            self.leave(holder, origin, reason, key)
+            # Of what lacks something now, that was said as it was taken out.
+            if not any(one.startswith(f"{origin}: ") for one in said):
+                self.leave(holder, origin, reason, key)
         _take_away(holder, key)
         for *_, holder, key in way[1:]:
             if holder[key]:

@@ -92,6 +92,19 @@ def test_no_setting_of_a_manual_is_lost(name: str, tmp_path: Path) -> None:
     assert len(settings) > 4
 
 
+def test_what_is_left_out_is_counted_once(tmp_path: Path) -> None:
+    (table := tmp_path / "crontab").write_text("".join(f"{n}~9 1 * * * job\n" for n in range(6)))
+    text, left = spec_of(table)
+    assert [one.origin.line for one in left] == [1, 2, 3, 4, 5, 6]
+    assert text.count("# crontab:") == 6
+    names = ("shred", "mailfirst", "start 3", "uncompresscmd x", "addextension y")
+    stanza = "\n  ".join(("/var/log/a/x.log /var/log/b/x.log {", *names)) + "\n}\n"
+    (conf := tmp_path / "logrotate.conf").write_text(stanza)
+    text, left = spec_of(conf)
+    assert [one.origin.text for one in left] == list(names)
+    assert text.count("# logrotate.conf:") == 2 * len(names), "with each of the folders"
+
+
 def test_a_part_of_logrotate_says_that_the_whole_says_more(tmp_path: Path) -> None:
     (tmp_path / "logrotate.d").mkdir()
     (part := tmp_path / "logrotate.d/x").write_text("/var/log/x {\n  missingok\n}\n")
