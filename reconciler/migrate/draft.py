@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from bisect import bisect_right
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -46,6 +46,7 @@ class SpecDraft:
         self.document.put("name", slug(name, 64))
         self.left: list[LeftOut] = []
         self._told: set[LeftOut] = set()
+        self._recent = deque[Origin](maxlen=3)
         self._numbers = Counter[tuple[str, str]]()
 
     def add(self, section: str, name: str, origin: Origin | None = None) -> SpecBlock:
@@ -63,8 +64,9 @@ class SpecDraft:
         self, block: SpecBlock, origin: Origin, reason: str, before: str | None = None
     ) -> None:
         """Something has no equivalent: a comment in ``block``, and a line for people."""
-        if any(one.origin == origin for one in self.left[-3:]):
+        if origin in self._recent:
             return  # A part of what has been said.
+        self._recent.append(origin)
         one = LeftOut(origin, reason)
         if one not in self._told:  # It may be about several resources.
             self._told.add(one)
