@@ -8,7 +8,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 
 from reconciler.base.digests import blake2b
@@ -30,6 +30,7 @@ _MANY = 1000
 """Files beyond which it is not asked for each of them whether it is open, for a plan."""
 _OFTEN = 64
 """Files after which it is told how far the work has come."""
+_NONE: Mapping[str, str] = {}
 _GONE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)
 """A folder is no more, or has become something else."""
 
@@ -50,11 +51,18 @@ def delete(path: str, files: Sequence[File], open_files: OpenFiles) -> list[File
     return _each(path, files, open_files, "delete", nowhere, unlink)
 
 
-def move(path: str, files: Sequence[File], to: str, open_files: OpenFiles) -> list[File]:
+def move(
+    path: str,
+    files: Sequence[File],
+    to: str,
+    open_files: OpenFiles,
+    called: Mapping[str, str] = _NONE,
+) -> list[File]:
     """Move them below the directory ``to``, keeping the folders they are in; as ``delete``.
 
     What is missing of ``to`` is made; folders there get mode and owner of those they stand for.
-    A name that is taken gets a number: ``name.1``.
+    A name that is taken gets a number: ``name.1``. ``called`` has, by the path of a file, the name
+    that it is to have there, if that is another one.
     """
     goals: list[_Goal] = []
 
@@ -76,7 +84,9 @@ def move(path: str, files: Sequence[File], to: str, open_files: OpenFiles) -> li
                 open_files,
                 "move",
                 goal,
-                lambda folder, there, file: _move(tree, folder, there, file),
+                lambda folder, there, file: _move(
+                    tree, folder, there, file, called.get(file.path, file.name)
+                ),
             )
         finally:
             for made in goals:
@@ -230,15 +240,15 @@ def _folder(above: int, name: str) -> int:
         raise HostError(f"{name} is {sort_of(there)} where files are moved; move it away") from None
 
 
-def _move(tree: Tree, source: int, folder: int, file: File) -> None:
-    """Link exactly this file there, and take away its name here."""
+def _move(tree: Tree, source: int, folder: int, file: File, goal: str) -> None:
+    """Link exactly this file there as ``goal``, and take away its name here."""
     from reconciler.host.kernel import rename_new
 
     flags = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
     with closing(os.open(file.name, flags, dir_fd=source)) as entry:
         if not file.is_still(os.fstat(entry)):
             raise _Spared
-        for name in names(file.name):
+        for name in names(goal):
             try:
                 link(entry, folder, name)
             except FileExistsError:
@@ -254,7 +264,7 @@ def _move(tree: Tree, source: int, folder: int, file: File) -> None:
             except OSError as error:
                 if error.errno != errno.EXDEV:
                     raise
-                _copy(tree, source, folder, file)
+                _copy(tree, source, folder, file, goal)
                 return
             if _has(source, file.name, entry):
                 os.unlink(file.name, dir_fd=source)
@@ -270,15 +280,15 @@ def _has(folder: int, name: str, handle: int) -> bool:
     return os.path.samestat(there, os.fstat(handle))
 
 
-def _copy(tree: Tree, source: int, folder: int, file: File) -> None:
+def _copy(tree: Tree, source: int, folder: int, file: File, goal: str) -> None:
     """To another file system: whole, read back, and only then taken away here."""
     with tree.opened_file(source, file.name) as handle:
         status = os.fstat(handle)
         if not file.is_still(status):
             raise _Spared
-        if not _is_there(handle, status, folder, file.name):
+        if not _is_there(handle, status, folder, goal):
             with (
-                draft(folder, file.name) as made,
+                draft(folder, goal) as made,
                 working(f"copy {file.name}", 2 * file.size, BYTES) as work,
             ):
                 digest = pour(handle, made.handle, work, file.size)
@@ -289,7 +299,7 @@ def _copy(tree: Tree, source: int, folder: int, file: File) -> None:
                     raise _Spared
                 made.settle(stat.S_IMODE(status.st_mode), like=handle)
                 os.utime(made.handle, ns=(status.st_atime_ns, status.st_mtime_ns))
-                for name in names(file.name):
+                for name in names(goal):
                     with suppress(FileExistsError):
                         made.publish(name)
                         break

@@ -141,10 +141,10 @@ def _without_moved(
     """The same, without what is about files that are still to be moved back, and what is said of
     that: it is looked at when they are."""
     back = {
-        f"{one.want.to}/{file.path}"
+        f"{one.want.to}/{path}"
         for one in resources
         if one.kind == "retention" and (state := seen[one.id].state) is not None
-        for file in state.files
+        for path in state.goals()
     }
     found, notes = [], []
     for one in resources:

@@ -170,6 +170,26 @@ def test_folders_with_any_names_come_back(machine: Machine, top: Path) -> None:
     assert tree(top) == before
 
 
+def test_what_got_another_name_where_it_was_moved_gets_its_own_back(
+    machine: Machine, top: Path
+) -> None:
+    for name, text in (("logs/x", "ours"), ("to/x", "theirs"), ("to/x.1", "theirs")):
+        (top / name).parent.mkdir(exist_ok=True)
+        (top / name).write_text(text)
+    os.utime(top / "logs/x", (1e9, 1e9))
+    before = tree(top)
+    machine.once(
+        spec := machine.spec(
+            f"{HEAD}retention: {{r: {{path: {top}/logs, older_than: 1d, "
+            f"action: move, to: {top}/to}}}}\n"
+            f"permissions: {{p: {{path: '{top}/logs/*', mode: '0600'}}}}\n"
+        )
+    )
+    assert (top / "to/x.2").read_text() == "ours"
+    assert undo(machine, spec)["unknown"] == []
+    assert tree(top) == before
+
+
 def test_what_somebody_has_made_in_place_of_what_was_removed_is_left(
     machine: Machine, top: Path
 ) -> None:

@@ -88,9 +88,10 @@ class DeleteFiles(_OnFiles):
 
 @dataclass(frozen=True, slots=True)
 class MoveFiles(_OnFiles):
-    """Move them below another directory."""
+    """Move them below another directory; ``called``: see ``remove.move``."""
 
     to: str
+    called: tuple[tuple[str, str], ...] = ()
 
     def describe(self) -> str:
         return f"move {self.what()} to {self.to}"
@@ -98,7 +99,7 @@ class MoveFiles(_OnFiles):
     def act(self, open_files: OpenFiles) -> Sequence[File]:
         from reconciler.host.remove import move
 
-        return move(self.path, self.files, self.to, open_files)
+        return move(self.path, self.files, self.to, open_files, dict(self.called))
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,7 +216,7 @@ def actions(want: Retention, have: Due) -> Sequence[Action]:
     if not have.files:
         pass
     elif want.action == "move":
-        found.append(MoveFiles(want.path, have.files, skip_open, want.to or ""))
+        found.append(MoveFiles(want.path, have.files, skip_open, want.to or "", have.called))
     elif want.action == "archive":
         goal = have.goal or want.to or ""
         found.append(ArchiveFiles(want.path, have.files, skip_open, goal))

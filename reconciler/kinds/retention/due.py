@@ -5,11 +5,12 @@ It must not look at the host, nor decide what is due.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from reconciler.base.records import dataclass, field
 from reconciler.core.model import Change
 from reconciler.host.found import Packed
+from reconciler.host.walk import joined
 
 _OLDEST = 3
 _MOST_NAMES = 20
@@ -24,6 +25,7 @@ class Due:
     ``unfinished`` are logs whose rotation a pass began and did not end, ``uncompressed`` those
     that are rotated and should be compressed. ``now`` is the time of the look, in nanoseconds
     since the epoch, and ``goal`` the name of the archive at that time. ``empty`` are folders.
+    ``called`` has, by their paths, the names that some of the files are to have where they go.
     """
 
     files: Packed = field(default_factory=Packed)
@@ -32,9 +34,15 @@ class Due:
     now: int = 0
     goal: str | None = None
     empty: tuple[str, ...] = ()
+    called: tuple[tuple[str, str], ...] = ()
 
     def __bool__(self) -> bool:
         return bool(self.files or self.unfinished or self.uncompressed or self.empty)
+
+    def goals(self) -> Iterator[str]:
+        """The paths that the files are to have where they go."""
+        called = dict(self.called)
+        return (joined(one.below, called.get(one.path, one.name)) for one in self.files)
 
     def changes(self) -> tuple[Change, ...]:
         """What is due, as the plan tells it."""

@@ -8,14 +8,19 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from contextlib import suppress
+from itertools import islice
 
 from reconciler.base.text import count_of
 from reconciler.core.model import Observation
 from reconciler.host.found import File, Packed
+from reconciler.host.remove import names
 from reconciler.host.tree import Emptied
 from reconciler.host.walk import shown
 from reconciler.kinds.retention.due import Due
 from reconciler.kinds.retention.resource import Retention
+
+_MOST_NAMES = 100
+"""Under which one is looked for: others may have taken any number of them."""
 
 
 def look(want: Retention, now: int) -> Observation[Due]:
@@ -28,7 +33,10 @@ def look(want: Retention, now: int) -> Observation[Due]:
     if gone:
         more = f" and {count_of(len(gone) - 1, 'other')}" if gone[1:] else ""
         unsure = f"{want.path}/{shown(gone[0])}{more}: changed or taken away since, so left"
-    return Observation(Due(Packed(sorted(there.values(), key=_below)), now=now), unsure=unsure)
+    pairs = ((one, path.rpartition("/")[2]) for path, one in there.items())
+    called = tuple((one.path, name) for one, name in pairs if name != one.name)
+    due = Due(Packed(sorted(there.values(), key=_below)), now=now, called=called)
+    return Observation(due, unsure=unsure)
 
 
 def _below(file: File) -> tuple[str, str]:
@@ -36,7 +44,10 @@ def _below(file: File) -> tuple[str, str]:
 
 
 def _found(top: str, files: Sequence[File]) -> dict[str, File]:
-    """Those that are below that folder, as they are now, by their paths."""
+    """Those that are below that folder, as they are now, by the paths that they had.
+
+    Where a name was taken, one has got a number behind it.
+    """
     found: dict[str, File] = {}
     if not files:
         return found
@@ -45,12 +56,14 @@ def _found(top: str, files: Sequence[File]) -> dict[str, File]:
             with suppress(OSError), tree.folder(below) as folder:
                 for file in group:
                     with suppress(OSError):
-                        now = os.stat(file.name, dir_fd=folder, follow_symlinks=False)
-                        # A copy on another file system has another inode.
-                        inode = file.inode if now.st_dev == file.device else now.st_ino
-                        same = file._replace(
-                            device=now.st_dev, inode=inode, ctime=now.st_ctime_ns, taken=file.taken
-                        )
-                        if same.is_still(now):
-                            found[file.path] = same
+                        for name in islice(names(file.name), _MOST_NAMES):
+                            now = os.stat(name, dir_fd=folder, follow_symlinks=False)
+                            # A copy on another file system has another inode.
+                            inode = file.inode if now.st_dev == file.device else now.st_ino
+                            same = file._replace(
+                                name=name, device=now.st_dev, inode=inode, ctime=now.st_ctime_ns
+                            )
+                            if same.is_still(now):
+                                found[file.path] = same
+                                break
     return found
