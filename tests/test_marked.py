@@ -15,8 +15,9 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from support import LONG
 
+from reconciler.core import text_difference
 from reconciler.core.managed_block import BlockMark, MarkedText, joined, lines_of, split, word
-from reconciler.core.text_difference import first_difference
+from reconciler.core.text_difference import differing, first_difference
 from reconciler.kinds import block
 from reconciler.kinds.cron import lines as cronlines
 from reconciler.kinds.cron.lines import rendered, shown
@@ -474,3 +475,23 @@ def test_many_lines_take_no_more_memory_than_their_bytes(where: str) -> None:
     assert "line 2 " in words
     # A list of its lines would take more than fifty times as much.
     assert most < 8 * len(text)
+
+
+def test_two_texts_are_compared_for_a_moment_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever owns the file writes what he likes between the markers."""
+    ours = "".join(f"setting {number}\n\n" for number in range(60))
+    hunk = ["@@ -13,5 +13,5 @@", " setting 6", " ", "-setting 7"]
+    assert differing(ours, ours.replace("7\n", "8\n"), 4) == (hunk, 42)
+    monkeypatch.setattr(text_difference, "_COMPARING", 0.2)
+    for number in (20_000, 4_000_000):
+        tracemalloc.start()
+        try:
+            lines, count = differing("\n" * number, ours, 60)
+            _, most = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+        assert (lines, count) == (["-"] * 60, number + 120)
+        assert most < 8 << 20 or most < 2 * number, "no list of all of its lines"
+    monkeypatch.setattr(text_difference, "_LONGEST", 0)
+    assert differing("", "a\nb\n", 60) == (["+a", "+b"], 2)
+    assert differing("a\n\n", "b", 60) == (["-a", "-", "+b"], 3)

@@ -3,6 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import islice
+
+_LONGEST = 1 << 18
+"""Characters of a text whose lines are compared."""
+_COMPARING = 2.0
+"""Seconds for that: others may have written what takes hours, a million empty lines."""
 
 
 def hidden(content: str, lines: str) -> str:
@@ -31,6 +37,33 @@ def first_difference(have: str, want: str) -> str:
             should = "gone" if goal in (None, "") else repr(goal)
             return f"line {number} of its content is {is_now}, should be {should}"
     return "its content differs"
+
+
+def differing(have: str, want: str, most: int) -> tuple[list[str], int]:
+    """At most so many of the lines that differ, as diff -u has them, and how many there are.
+
+    Where they cannot be compared, they are all of the one and all of the other.
+    """
+    from difflib import unified_diff
+
+    from reconciler.base.errors import UnknownState
+    from reconciler.host.process_search import within
+
+    if max(len(have), len(want)) <= _LONGEST:
+        old, new = have.splitlines(), want.splitlines()
+        try:
+            with within(_COMPARING, "comparing two texts"):
+                lines = list(unified_diff(old, new, n=2, lineterm=""))[2:]
+                return lines[:most], len(lines)
+        except UnknownState:
+            pass
+    found, number = [], 0
+    for sign, text in (("-", have), ("+", want)):
+        whole = text.removesuffix("\n")
+        lines = [f"{sign}{line}" for line in islice(_lazily(whole), most) if line is not None]
+        found += lines if text else []
+        number += whole.count("\n") + 1 if text else 0
+    return found[:most], number
 
 
 def _lazily(text: str) -> Iterator[str | None]:

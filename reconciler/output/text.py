@@ -207,15 +207,14 @@ def _differences(step: Step) -> Iterator[Line]:
         have, want = change.have or "", change.want or ""
         if not (isinstance(have, str) and isinstance(want, str) and "\n" in have + want):
             continue
-        from difflib import unified_diff
+        from reconciler.core.text_difference import differing
 
-        found = unified_diff(have.splitlines(), want.splitlines(), n=2, lineterm="")
-        lines = list(found)[2:]
+        lines, number = differing(have, want, _MOST_LINES)
         yield f"      {change.field}:", ""
-        for line in lines[:_MOST_LINES]:
+        for line in lines:
             style = {"+": "good", "-": "bad"}.get(line[:1], "quiet")
             yield f"        {printable(line)}".rstrip(), style
-        more = len(lines) - _MOST_LINES
+        more = number - _MOST_LINES
         if more > 0:
             yield f"        and {more} more lines (--json shows all)", "quiet"
 
