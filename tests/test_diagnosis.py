@@ -318,6 +318,9 @@ def test_conflicts_with_tmpfiles_and_logrotate() -> None:
     assert found.keys() == {"directory:q", "directory:y"}
     assert "cleans it after 10d" in found["directory:q"]
     assert "older than 1d below /tmp" in found["directory:y"]
+    for line in ("/tmp/x", "/tmp/x/*"):
+        rows = of_tmpfiles("a.conf", text, paths, sorted(paths), [line])
+        assert {row["id"] for row in rows} == {"directory:q"}, "somebody has kept it from that"
     rotated = 'weekly\n"/var/log/*.log" /srv/a.log {\n  rotate 3\n  postrotate\n /bin/x\n}\n'
     logs = {"/srv/a.log": "retention:a", "/srv/b.log": "retention:b"}
     assert [row["id"] for row in of_logrotate("f", rotated, logs)] == ["retention:a"]

@@ -51,28 +51,38 @@ def found(spec: Spec, host: Host, state_dir: str, get_kind: GetKind) -> list[dic
 
 
 def _tmpfiles(paths: Mapping[str, str]) -> Iterator[dict[str, Any]]:
-    seen: set[str] = set()
-    in_order = sorted(paths)
+    texts: dict[str, tuple[str, str]] = {}
     for folder in _TMPFILES:
         for name, text in reading.texts([folder]):
-            if os.path.basename(name) in seen or not name.endswith(".conf"):
-                continue  # tmpfiles.d(5): the first of a name hides the others.
-            seen.add(os.path.basename(name))
-            yield from of_tmpfiles(name, text, paths, in_order)
+            if name.endswith(".conf"):
+                # tmpfiles.d(5): the first of a name hides the others.
+                texts.setdefault(os.path.basename(name), (name, text))
+    in_order = sorted(paths)
+    kept = [path for _, text in texts.values() for sort, path, _ in _lines(text) if sort == "x"]
+    for name, text in texts.values():
+        yield from of_tmpfiles(name, text, paths, in_order, kept)
+
+
+def _lines(text: str) -> Iterator[tuple[str, str, Sequence[str]]]:
+    """Of each line its type, its path, and all of its words."""
+    for line in text.splitlines():
+        words = line.split()
+        if len(words) >= 2 and not line.lstrip().startswith("#") and "%" not in words[1]:
+            yield words[0][:1], words[1].rstrip("/") or "/", words
 
 
 def of_tmpfiles(
-    name: str, text: str, paths: Mapping[str, str], in_order: Sequence[str]
+    name: str,
+    text: str,
+    paths: Mapping[str, str],
+    in_order: Sequence[str],
+    kept: Sequence[str] = (),
 ) -> Iterator[dict[str, Any]]:
     """The lines of one file that make, clean, change or remove one of the paths. Pure.
 
-    ``in_order`` are the paths, sorted.
+    ``in_order`` are the paths, sorted; ``kept`` is what is not cleaned with its folder.
     """
-    for line in text.splitlines():
-        words = line.split()
-        if len(words) < 2 or line.lstrip().startswith("#") or "%" in words[1]:
-            continue
-        sort, path = words[0][:1], words[1].rstrip("/") or "/"
+    for sort, path, words in _lines(text):
         age = words[5] if len(words) > 5 and words[5] != "-" else None
         begin = re.split(r"[*?[]", path, maxsplit=1)[0]
         prefix = f"{path.rstrip('/')}/"
@@ -81,13 +91,17 @@ def of_tmpfiles(
             below = ours.startswith(prefix)
             if same and sort in _MADE:
                 told = f"manages {path} as well" + (f", and cleans it after {age}" if age else "")
-            elif below and sort in "dDvqQe" and age is not None:
+            elif below and sort in "dDvqQe" and age is not None and not _is_in(ours, kept):
                 told = f"removes what is older than {age} below {path}"
             elif (same or below) and sort in "rRD" and (same or sort != "D"):
                 told = f"removes {path} at boot"
             else:
                 continue
             yield {"id": paths[ours], "path": ours, "with": name, "words": told}
+
+
+def _is_in(path: str, patterns: Sequence[str]) -> bool:
+    return any(fnmatchcase(path, one) or fnmatchcase(path, f"{one}/*") for one in patterns)
 
 
 def _beginning(in_order: Sequence[str], prefix: str) -> Iterator[str]:
