@@ -182,9 +182,9 @@ class Rehearsal:
             self._looked(values[0])
         return ()
 
-    def turn(self, ids: Collection[str]) -> Mapping[Any, Any]:
+    def turn(self, ids: Collection[str]) -> tuple[Mapping[Any, Any], bool]:
         """See ``Teller``."""
-        return {}
+        return {}, False
 
     @property
     def _by_id(self) -> Mapping[str, Resource[Any]]:
