@@ -7,14 +7,17 @@ It must not look at the host.
 import os
 import stat
 from collections.abc import Iterator, Sequence
-from itertools import groupby
+from itertools import chain, groupby
 from operator import itemgetter
 from struct import Struct
 from typing import Any, NamedTuple
 
 _BELOW = itemgetter(1)
-_NUMBERS = Struct("=qQQqqqq")
+_FORMAT = "=qQQqqqq"
+_NUMBERS = Struct(_FORMAT)
+DEVICE, INODE, SIZE, TAKEN = 1, 2, 3, 6
 pack, unpacked = _NUMBERS.pack, _NUMBERS.iter_unpack
+_made = tuple.__new__  # A named tuple's own takes twice as long.
 
 
 class File(NamedTuple):
@@ -72,15 +75,14 @@ class Packed(Sequence[File]):
     def __iter__(self) -> Iterator[File]:
         for below, names, numbers in self._groups:
             for name, (time, *others) in zip(names.split("/"), unpacked(numbers), strict=True):
-                yield File(time, below, name, *others)
+                yield _made(File, (time, below, name, *others))
 
     def __getitem__(self, at: Any) -> Any:
         return tuple(self)[at]
 
-    def rows(self) -> Iterator[tuple[int, ...]]:
-        """Time, device, inode, size, mtime, ctime and bytes taken of each."""
-        for group in self._groups:
-            yield from unpacked(group[2])
+    def column(self, at: int) -> Iterator[int]:
+        """One number of each: 0 time, DEVICE, INODE, SIZE, 4 mtime, 5 ctime, or bytes TAKEN."""
+        return chain.from_iterable(_column(numbers, at) for _, _, numbers in self._groups)
 
     def plain(self) -> Iterator[tuple[str, str, bytes]]:
         """All of it as plain values, for ``add_plain`` in another process."""
@@ -94,7 +96,7 @@ class Packed(Sequence[File]):
     def by_folder(self) -> Iterator[tuple[str, "Packed"]]:
         """The files of each folder, the oldest first."""
         for below, names, numbers in self._by_folder():
-            times = [row[0] for row in unpacked(numbers)]
+            times = _column(numbers, 0)
             order = sorted(range(len(times)), key=times.__getitem__)
             part = Packed()
             part.put(below, [names[at] for at in order], [_nth(numbers, at) for at in order])
@@ -105,11 +107,11 @@ class Packed(Sequence[File]):
         if self._count <= most:
             return self
         # By their times alone, since all of them one by one would take the memory.
-        limit = sorted(row[0] for row in self.rows())[most - 1] if most else -1
-        ties = most - sum(row[0] < limit for row in self.rows())
+        limit = sorted(self.column(0))[most - 1] if most else -1
+        ties = most - sum(time < limit for time in self.column(0))
         found = Packed()
         for below, names, numbers in self._by_folder():
-            times = [row[0] for row in unpacked(numbers)]
+            times = _column(numbers, 0)
             chosen = [at for at, time in enumerate(times) if time < limit]
             last = sorted((names[at], at) for at, time in enumerate(times) if time == limit)[:ties]
             ties -= len(last)
@@ -122,6 +124,10 @@ class Packed(Sequence[File]):
             parts = list(groups)
             names = "/".join(names for _, names, _ in parts).split("/")
             yield below, names, b"".join(numbers for _, _, numbers in parts)
+
+
+def _column(numbers: bytes, at: int) -> "memoryview[int]":
+    return memoryview(numbers).cast(_FORMAT[at + 1])[at :: len(_FORMAT) - 1]  # type: ignore
 
 
 def _nth(numbers: bytes, at: int) -> bytes:

@@ -13,7 +13,7 @@ from contextlib import AbstractContextManager, contextmanager, suppress
 
 from reconciler.base.digests import blake2b
 from reconciler.base.errors import HostError
-from reconciler.host.found import File, Packed, by_folder
+from reconciler.host.found import DEVICE, INODE, File, Packed, by_folder
 from reconciler.host.openfiles import OpenFiles
 from reconciler.host.place import draft, link, make_folder, write_all
 from reconciler.host.progress import BYTES, Work, working
@@ -111,7 +111,7 @@ def free(path: str, files: Packed, open_files: OpenFiles) -> Packed:
                         with suppress(OSError):
                             if open_files.held_at(folder, file.name, file.device, file.inode):
                                 held.add((file.device, file.inode))
-    if not any(row[1:3] in held for row in files.rows()):
+    if held.isdisjoint(zip(files.column(DEVICE), files.column(INODE), strict=True)):
         return files
     return Packed([file for file in files if (file.device, file.inode) not in held])
 

@@ -26,7 +26,7 @@ from reconciler.core.model import (
 from reconciler.core.patterns import as_matched, below
 from reconciler.host.choose import Rule
 from reconciler.host.filesystems import leads_to_server
-from reconciler.host.found import Packed
+from reconciler.host.found import DEVICE, SIZE, TAKEN, Packed
 from reconciler.host.periods import period_start
 from reconciler.host.scan import SeenFiles, Wanted, scan
 from reconciler.host.walk import reason
@@ -320,7 +320,7 @@ def _bounded(want: Retention, files: Packed) -> tuple[Packed, list[str]]:
     to, whole = want.to or want.path, want.action == "archive"
     if whole:
         # An archive holds holes as zeros, every one of them.
-        if any(hollow(row[3], row[6]) for row in files.rows()):
+        if any(map(hollow, files.column(SIZE), files.column(TAKEN))):
             holes = [file.path for file in files if hollow(file.size, file.taken)]
             number = counted(len(holes), "file")
             notes.append(f"{number} of holes, too long to be archived ({min(holes)})")
@@ -330,10 +330,10 @@ def _bounded(want: Retention, files: Packed) -> tuple[Packed, list[str]]:
         device, free = room(to)
     except OSError:
         return files, notes  # Who writes there will tell what is wrong.
-    if want.action == "move" and all(row[1] == device for row in files.rows()):
+    if want.action == "move" and all(one == device for one in files.column(DEVICE)):
         return files, notes
-    most, column = min(MOST, free), 3 if whole else 6
-    if sum(row[column] for row in files.rows()) <= most:
+    most = min(MOST, free)
+    if sum(files.column(SIZE if whole else TAKEN)) <= most:
         return files, notes
     taken, rest = affordable(sorted(files), lambda file: file.size if whole else file.taken, most)
     if rest:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from reconciler.base.records import replace
 from reconciler.core.model import Action, Change
-from reconciler.host.found import File, Packed
+from reconciler.host.found import TAKEN, File, Packed
 from reconciler.kinds.retention.due import Due, counted
 from reconciler.kinds.retention.resource import Retention
 from reconciler.kinds.retention.rotation import (
@@ -200,7 +200,7 @@ def freed(actions: Sequence[Action]) -> int:
     found = 0
     for action in actions:
         if isinstance(action, (DeleteFiles, ArchiveFiles)) and action.ended:
-            found += sum(row[6] for row in action.files.rows())
+            found += sum(action.files.column(TAKEN))
             found -= sum(file.taken for file in action.spared)
         if isinstance(action, ArchiveFiles):
             found -= sum(action.grown)

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 
 from reconciler.base.records import dataclass, field
 from reconciler.core.model import Change
-from reconciler.host.found import Packed
+from reconciler.host.found import TAKEN, Packed
 from reconciler.host.walk import joined
 
 _OLDEST = 3
@@ -53,7 +53,7 @@ class Due:
             oldest = [f"{file.path} ({age(self.now - file.time)})" for file in first]
             found += [
                 Change("files", len(files), 0),
-                Change("bytes", sum(row[6] for row in files.rows()), 0),
+                Change("bytes", sum(files.column(TAKEN)), 0),
                 Change("oldest", oldest, []),
             ]
         if self.empty:
