@@ -57,13 +57,6 @@ class Metrics:
         written: bytes = generate_latest(self)
         return written
 
-    def open_metrics(self) -> bytes:
-        """The same in OpenMetrics 1.0.0."""
-        from prometheus_client.openmetrics.exposition import generate_latest
-
-        written: bytes = generate_latest(self)  # type: ignore[no-untyped-call]
-        return written
-
     def collect(self) -> Iterator[Metric]:
         """All metrics, each with the name of the spec: several specs may share a page."""
         return (metric for metric in self._all() if metric.samples)

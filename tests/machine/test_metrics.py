@@ -13,6 +13,7 @@ from types import SimpleNamespace
 
 import pytest
 from looping import Looping
+from prometheus_client.openmetrics.exposition import generate_latest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as open_metrics
 from prometheus_client.parser import text_string_to_metric_families as metrics
 from support import Machine, compiled, until, within
@@ -131,7 +132,7 @@ def test_names_can_hold_anything_in_both_formats() -> None:
     found = samples(made.text().decode())
     assert found["reconcile_processes", 'process:"\\\n?0'] == 1.0
     assert found["reconcile_queue_oldest_seconds", '/a\n"b', "check:q"] == 3.5
-    again = {one.name: one.value for family in open_metrics(made.open_metrics().decode())
+    again = {one.name: one.value for family in open_metrics(generate_latest(made).decode())
              for one in family.samples}  # fmt: skip
     assert again["reconcile_messages_waiting"] == 3.0
     assert again["reconcile_steps_total"] == 2.0
