@@ -25,6 +25,7 @@ from reconciler.diagnose.wrong import ordered
 from reconciler.host.child import Children
 from reconciler.host.remedy import remedy
 from reconciler.host.spec_files import known_as, names
+from reconciler.output.data import FORMAT
 from reconciler.state.heartbeat import about_loop
 
 if TYPE_CHECKING:
@@ -32,7 +33,6 @@ if TYPE_CHECKING:
     from reconciler.core.observe import Snapshot
     from reconciler.state.heartbeat import WatchdogHeartbeat
 
-FORMAT = 1
 _PROBE = 4.5
 """Seconds for a check; with the grace for it, and the look before it, all ends within ten."""
 

@@ -13,18 +13,18 @@ from reconciler.core.model import Outcome, Plan, Remark, Report, Step
 FORMAT = 1
 
 
+def headed(about: dict[str, Any], **more: Any) -> dict[str, Any]:
+    """A document about a spec: its format, which spec ``about`` says it is, and what ``more``."""
+    return {"format": FORMAT, "spec": about, **more}
+
+
 def plan_document(plan: Plan, about: dict[str, Any]) -> dict[str, Any]:
     """A plan as a JSON value; ``steps`` is empty when the host is as declared.
 
     ``about`` says which spec it is, and how it was called.
     """
-    return {
-        "format": FORMAT,
-        "spec": about,
-        "host": plan.host,
-        "steps": [_step(step) for step in plan.steps],
-        **_remarks(plan),
-    }
+    steps = [_step(step) for step in plan.steps]
+    return headed(about, host=plan.host, steps=steps, **_remarks(plan))
 
 
 def report_document(report: Report, about: dict[str, Any]) -> dict[str, Any]:

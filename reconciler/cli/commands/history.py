@@ -14,6 +14,7 @@ _FORMS = ("%Y-%m-%d %H:%M:%S", "%Y-%m-%dT%H:%M:%S", "%Y-%m-%d %H:%M", "%Y-%m-%d"
 
 def run(context: Context) -> int:
     """Print it, the oldest first: of what ``--only`` names, and not from before ``--since``."""
+    from reconciler.output.data import headed
     from reconciler.output.status import deed_document, history_table
 
     options = context.options
@@ -26,13 +27,8 @@ def run(context: Context) -> int:
         if not options.only or any(is_matched(deed.id, pattern) for pattern in options.only)
     ]
     if options.json:
-        context.print_json(
-            {
-                "format": 1,
-                "spec": context.about(spec),
-                "history": [deed_document(deed) for deed in deeds],
-            }
-        )
+        rows = [deed_document(deed) for deed in deeds]
+        context.print_json(headed(context.about(spec), history=rows))
     if options.quiet:
         deeds = [deed for deed in deeds if deed.result == "failed"]
     if deeds:

@@ -161,13 +161,10 @@ def _remember(context: Context, store: Store, found: Sequence[Any], verb: str, w
 
 
 def _document(context: Context, spec: Spec, key: str, pauses: Sequence[Pause]) -> dict[str, Any]:
+    from reconciler.output.data import headed
     from reconciler.output.status import pause_document
 
-    return {
-        "format": 1,
-        "spec": context.about(spec),
-        key: [pause_document(one) for one in pauses],
-    }
+    return headed(context.about(spec), **{key: [pause_document(one) for one in pauses]})
 
 
 def who() -> str:

@@ -19,6 +19,7 @@ from reconciler.core.model import Outcome, Spec
 from reconciler.core.plan import STARTS
 from reconciler.diagnose import diagnose, keeps
 from reconciler.diagnose.repair.actors import Actor, actor
+from reconciler.output.data import FORMAT
 from reconciler.state.folder import LockHeld
 from reconciler.state.heartbeat import pulse
 
@@ -33,7 +34,6 @@ NAMES = (
     "persistence in place",
     "final check",
 )
-FORMAT = 1
 _COMES_UP = 45.0
 """Seconds that what was just started may take until all is well."""
 _PROBE = 60.0
