@@ -16,6 +16,7 @@ from typing import IO
 
 from reconciler.executor import files
 from reconciler.executor.home import Layout
+from reconciler.host.tar import BoundedTarInfo
 
 _EVERY = 0.2  # seconds between two looks
 _MOST = 1 << 20  # bytes in which the last lines are looked for
@@ -134,7 +135,7 @@ def _members(path: str) -> Iterator[Iterator[tuple[tarfile.TarInfo, IO[bytes] | 
     with (
         os.fdopen(files.open_shown(path), "rb") as raw,
         gzip.GzipFile(fileobj=raw) as unpacked,
-        tarfile.open(fileobj=unpacked, mode="r|") as archive,
+        tarfile.open(fileobj=unpacked, mode="r|", tarinfo=BoundedTarInfo) as archive,
     ):
         yield ((member, archive.extractfile(member)) for member in archive if member.isreg())
 

@@ -14,14 +14,37 @@ from zlib import adler32
 from reconciler.host.gzipped import Gunzip
 
 _CHUNK = 1 << 18
+_LONGEST = 1 << 20
+"""Bytes of an extended header, which is read whole: of zeros they take a thousandth in a file."""
+_EXTENDED = (
+    tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE, tarfile.GNUTYPE_LONGNAME,
+    tarfile.GNUTYPE_LONGLINK,
+)  # fmt: skip
 OPTIONS: dict[str, Any] = {
     "format": tarfile.PAX_FORMAT, "encoding": "utf-8", "errors": "surrogateescape",
 }  # fmt: skip
 
 
+class BoundedTarInfo(tarfile.TarInfo):
+    """For ``tarfile.open(tarinfo=)``: a header that is longer makes the archive one that cannot be
+    read, and so do very many for one file: tarfile goes into each from the one before."""
+
+    def _proc_member(self, archive: tarfile.TarFile) -> Any:
+        if self.type not in _EXTENDED:
+            return super()._proc_member(archive)  # type: ignore[misc]
+        if self.size > _LONGEST:
+            raise tarfile.ReadError("a header in it is too long")
+        try:
+            return super()._proc_member(archive)  # type: ignore[misc]
+        except RecursionError:
+            raise tarfile.ReadError("it has too many headers for one file") from None
+
+
 def members(source: Gunzip) -> Iterator[tuple[tarfile.TarInfo, IO[bytes] | None, int]]:
     """What an archive holds, to its very end, and where each one ends."""
-    with tarfile.open(fileobj=source, mode="r|", **OPTIONS) as tar:  # type: ignore[call-overload]
+    with tarfile.open(  # type: ignore[call-overload]
+        fileobj=source, mode="r|", tarinfo=BoundedTarInfo, **OPTIONS
+    ) as tar:
         for info in tar:
             if info.issparse():
                 raise tarfile.ReadError(f"{info.name} is stored sparsely")

@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+import tarfile
 
 import pytest
 from support import LONG
@@ -236,6 +237,17 @@ def test_test_of_the_newest_archives(executor):
         assert f"{logs}/archive_20260115.tar.gz cannot be read: " in done.stderr
     os.utime(logs / "archive_20260115.tar.gz", (1, 1))
     assert executor.run("test", "--archives").returncode == 0
+
+
+def test_an_archive_of_headers_alone_holds_no_log(executor):
+    executor.make_folders()
+    info = tarfile.TarInfo("x")
+    info.type, info.size = tarfile.XHDTYPE, 512
+    header = info.tobuf(tarfile.USTAR_FORMAT) + b"24 comment=aaaaaaaaaaaa\n".ljust(512, b"\0")
+    (executor.base / "logs/a.tar.gz").write_bytes(gzip.compress(header * 3000 + bytes(10240)))
+    done = executor.run("log", "some")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "there is no log of some in" in done.stderr and len(done.stderr.splitlines()) == 1
 
 
 def test_test_of_a_busy_and_of_a_dead_worker(executor, patiently):

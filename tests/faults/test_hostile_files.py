@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import gzip
 import os
 import stat
 import subprocess
 import sys
+import tarfile
+import tracemalloc
 from pathlib import Path
 
 import pytest
@@ -13,6 +16,9 @@ from support import Machine
 
 from reconciler.base.errors import HostError, UnknownState
 from reconciler.host.files import Files
+from reconciler.host.gzipped import Gunzip
+from reconciler.host.progress import working
+from reconciler.host.tar import members
 
 NOBODY = 65534
 
@@ -223,3 +229,27 @@ def test_a_name_that_is_not_utf8_below_a_recursive_permission(machine: Machine) 
     machine.once(spec)
     assert stat.S_IMODE(os.stat(odd).st_mode) == 0o640
     machine.converged(spec)
+
+
+@pytest.mark.parametrize(("count", "size"), [(1, 64 << 20), (3000, 512)])
+def test_the_headers_of_an_archive_take_no_memory(tmp_path: Path, count: int, size: int) -> None:
+    """They are read whole, and each goes on from the one before; zeros take next to no room."""
+    info = tarfile.TarInfo("x")
+    info.type, info.size = tarfile.XHDTYPE, size
+    record = b"24 comment=" + b"a" * 12 + b"\n"
+    with gzip.open(tmp_path / "it.tar.gz", "wb", 1) as file:
+        for _ in range(count):
+            file.write(info.tobuf(tarfile.USTAR_FORMAT) + record.ljust(size, b"\0"))
+        file.write(bytes(10240))
+    tracemalloc.start()
+    try:
+        with (
+            (tmp_path / "it.tar.gz").open("rb") as packed,
+            working("read", None) as work,
+            pytest.raises(tarfile.ReadError, match="header"),
+        ):
+            list(members(Gunzip(packed.fileno(), work)))
+        _, most = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert most < 16 << 20
