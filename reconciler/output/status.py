@@ -142,8 +142,6 @@ def _resource_row(one: Mapping[str, Any], now: float) -> Row:
         if not one["reason"]:
             said = one["asked"]["said"] if "asked" in one else "not asked yet"
             words.append(printable(said, _SHORT))
-    until = one.get("paused", {}).get("until") if one["state"] == "paused" else None
-    coming = coming if until is None else span(until - now)
     cells = (printable(one["id"]), state, coming, "; ".join(words))
     return cells, STYLES.get(one["state"], "bad")
 

@@ -90,6 +90,22 @@ def test_what_waits_and_what_fails_is_not_called_as_declared(machine: Machine) -
         loop.kill()
 
 
+def test_other_values_than_the_loops_are_named_where_all_stays_as_it_was(machine: Machine) -> None:
+    path = f"'{machine.base}/{{{{ which }}}}'"
+    spec = machine.spec(f"vars: {{which: one}}\ndirectories: {{d: {{path: {path}}}}}\n")
+    loop = Looping(machine, spec).up()
+    try:
+        status, said = once(machine, spec, "--set", "which=two")
+        assert status == 1, said
+        assert (
+            "still wrong after a pass of the watchdog; it keeps to its own --set values: stop it "
+            "before a pass with others: missing" in said
+        )
+        assert not (machine.base / "two").exists()
+    finally:
+        loop.kill()
+
+
 def test_what_was_not_believed_is_told(machine: Machine, spec: Path, loop: Looping) -> None:
     """As a pass of its own would."""
     (machine.base / "there").mkdir()

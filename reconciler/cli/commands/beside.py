@@ -31,10 +31,6 @@ _PATIENCE = 60.0
 _GLANCE, _LONGEST, _SPARE = 0.1, 1.0, 10.0
 """Seconds between two looks at what is not ready yet, at first and at most; and how long it may
 stay as it is beyond its own time."""
-_STILL_WRONG = (
-    "still wrong after a pass of the loop (with other --set values than the loop's own, stop the "
-    "loop first)"
-)
 
 
 def ask(call: Invocation) -> tuple[int | None, Answer | None]:
@@ -82,7 +78,7 @@ def run(context: Context, spec: Spec, taken: LockHeld) -> int:
         report = Report(
             plan,
             tuple(
-                Outcome(step, "failed", f"{_STILL_WRONG}: {left[step.id]}")
+                Outcome(step, "failed", f"{_still_wrong(context)}: {left[step.id]}")
                 if step.id in left
                 else Outcome(step, "done")
                 for step in plan.steps
@@ -143,6 +139,12 @@ def _heading(context: Context, spec: Spec, taken: LockHeld, plan: Plan, did: boo
     return f"{spec.name}: {taken}{given(context.about(spec))}{end}", style
 
 
+def _still_wrong(context: Context) -> str:
+    given = context.options.set or context.options.set_file
+    hint = "; it keeps to its own --set values: stop it before a pass with others" if given else ""
+    return f"still wrong after a pass of the watchdog{hint}"
+
+
 def _late_lines(late: Collection[str]) -> Sequence[Line]:
     return [(f"  done {one}: what it needs is ready", "good") for one in sorted(late)]
 
@@ -156,7 +158,7 @@ def _told(
     did = answer.word in ("done", "failed")
     context.say(_heading(context, spec, taken, plan, did), *answer.lines, *_late_lines(late))
     for step in plan.steps:
-        context.say(*outcome_lines(Outcome(step, "failed", f"{_STILL_WRONG}: {step.why}")))
+        context.say(*outcome_lines(Outcome(step, "failed", f"{_still_wrong(context)}: {step.why}")))
     context.say(*trouble_lines(plan))
     failed = bool(plan.steps) or plan.trouble or answer.word == "failed"
     return exit_status(failed, answer.word == "done" or bool(late), context.options)
