@@ -210,4 +210,6 @@ def _contradicts(owner: _Owner, other: _Owner, path: str, also: str, directory: 
         one.claim.asks if directory or one.claim.of_files is None else one.claim.of_files
         for one in (owner, other)
     )
-    return next((name for name in sorted(mine) if theirs.get(name, mine[name]) != mine[name]), None)
+    # A new content comes in a file of its own, which is no other name of what was there.
+    same = mine.keys() & theirs.keys() - ({"content"} if path != also else set())
+    return next((name for name in sorted(same) if theirs[name] != mine[name]), None)

@@ -50,6 +50,29 @@ def test_what_is_declared_by_itself_is_left_out(
     machine.converged(spec)
 
 
+@pytest.mark.parametrize("form", ["content: two", "source: two", "template: two"])
+def test_two_texts_for_one_file_are_refused(machine: Machine, top: Path, form: str) -> None:
+    """By way of a symlink; of two hard links each becomes a file of its own."""
+    (machine.base / "link").symlink_to(top)
+    for beside in (machine.base, machine.base / "templates"):
+        beside.mkdir(exist_ok=True)
+        (beside / "two").write_text("two")
+    spec = machine.spec(
+        f"files:\n  a: {{path: {top}/f, content: one}}\n"
+        f"  b: {{path: {machine.base}/link/f, {form}}}\n"
+    )
+    refused = machine.reconcile("--once", spec)
+    assert refused.returncode == 1
+    assert f"file:a and file:b want different things (content) for {top}/f" in refused.stdout
+    assert (top / "f").read_bytes() == b""
+    (machine.base / "link").unlink()
+    (machine.base / "link").mkdir()
+    (machine.base / "link/f").hardlink_to(top / "f")
+    machine.once(spec)
+    assert [(folder / "f").read_text() for folder in (top, machine.base / "link")] == ["one", "two"]
+    machine.converged(spec)
+
+
 @pytest.mark.parametrize("mode", ["", ", mode: '0700'"])
 def test_one_makes_what_another_takes_away(machine: Machine, top: Path, mode: str) -> None:
     """By way of a symlink: they would do so by turns, for ever."""

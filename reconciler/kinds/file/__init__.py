@@ -263,7 +263,9 @@ class FileKind(Kind[WholeFile, FileState], Completed, Templated, Described):
         return want
 
     def claims(self, want: WholeFile) -> Iterable[Claim]:
-        asks = {"type": "a file", "content": "all of it", **want.attributes.asks()}
+        text = want.content if want.text is None else want.text
+        holds = want.origin or ("all of it" if text is None else text)
+        asks = {"type": "a file", "content": holds, **want.attributes.asks()}
         return (Claim(Key("path", want.path), asks),)
 
     def uses(self, want: WholeFile) -> Iterable[Key]:
