@@ -21,7 +21,12 @@ from reconciler.host.refusals import Refused
 from reconciler.kinds.directory import Directory
 from reconciler.kinds.file import WholeFile
 from reconciler.kinds.permission import Permission
-from reconciler.kinds.permission.entries import FormerEntries, WrongEntries, WrongEntry
+from reconciler.kinds.permission.entries import (
+    FormerEntries,
+    PackedEntries,
+    WrongEntries,
+    WrongEntry,
+)
 from reconciler.kinds.process.resource import Process, Ready
 from reconciler.kinds.retention.actions import MoveFiles, RemoveFolders
 from reconciler.state.store import Store, journal
@@ -178,9 +183,9 @@ def test_what_another_version_has_noted_is_refused(value: dict[str, object]) -> 
 
 def many(number: int) -> tuple[Step, Any]:
     had, want = Attributes("0644"), Attributes("0600")
-    entries = tuple(
-        WrongEntry(f"/t/{at}", had, want, False, False, "/t", (1, at + 1)) for at in range(number)
-    )
+    entries = PackedEntries()
+    for at in range(number):
+        entries.append(WrongEntry(f"/t/{at}", had, want, False, False, "/t", (1, at + 1)))
     return Step("permission:t", "update", (), (), "", ()), WrongEntries(entries)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shlex
 import time
 from pathlib import Path
@@ -98,6 +99,42 @@ def test_no_cut_leaves_a_piece(value: str, before: int, limit: int) -> None:
 )
 def test_the_words_of_others_are_looked_through_for_forms(line: str, shown: str) -> None:
     assert censored(line) == shown
+
+
+TOLD = """https://me:pw@host
+https://host/hook
+Authorization: x
+proxy-authorization=x
+Set-Cookie: x
+bearer abcdefgh1
+-u me:pw
+--user me:pw
+--proxy-user me:pw
+mysql -px
+mariadb-dump -px
+sshpass -px
+ghp_0123456789ab
+github_pat_0123456789ab
+glpat-0123456789ab
+xoxb-0123456789ab
+sk-0123456789ab
+AKIA0123456789ab
+AIza0123456789ab
+eyJhbGciOiJ.e30.x""".splitlines()
+NAMES = "passwd password passphrase secret token api_key apikey credential private-key"
+TOLD += [f"{name}=x" for name in f"{NAMES} pass pw pwd".split()]
+TOLD += [f"--my-{name} x" for name in NAMES.split()]
+
+
+@pytest.mark.parametrize("text", TOLD)
+def test_no_form_is_passed_over(text: str) -> None:
+    """That it stands in a text is known by a few letters of it, whatever their case."""
+    assert censored(text) != text
+    for one in (text, text.upper(), text.title(), f"\N{LATIN SMALL LETTER LONG S} {text}"):
+        plain = one
+        for _, form, instead in redaction._FORMS:
+            plain = re.sub(form, instead, plain)
+        assert censored(one) == plain
 
 
 def test_hostile_words_are_looked_through_in_no_time() -> None:

@@ -77,8 +77,8 @@ class Reversal:
         """
         raise NotImplementedError
 
-    def is_still(self, resources: Sequence[Resource[Any]], around: Around) -> bool:
-        """Would ``before`` say the same again, now that the state is still that one? Read only."""
+    def is_still(self, then: Any, now: Any) -> bool:
+        """Would ``before`` say of equal states the same, whatever else there is? Pure."""
         return False
 
     def made(self, resource: Resource[Any]) -> str | None:

@@ -124,7 +124,7 @@ class PassJournal:
             if have is None:
                 path = getattr(note.resource.want, "path", None) or ""
                 return note.is_only_made and not self._now.missing_above(path)
-            return have == note.have and note.how.is_still(note.resources, self._now)
+            return have == note.have and note.how.is_still(note.have, have)
         except Exception:
             return False  # Why it is not is said by who asks again.
 

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from operator import attrgetter
 from typing import Any
 
 from reconciler.core.model import Resource, Step
 from reconciler.kinds.permission import Permission
 from reconciler.kinds.permission.entries import WrongEntry
-from reconciler.undo import Around, Irreversible, Reversal, few
-
-_PATH = attrgetter("path")
+from reconciler.undo import Around, Reversal, few
 
 
 class OfPermission(Reversal):
@@ -23,10 +20,12 @@ class OfPermission(Reversal):
     def before(
         self, resource: Resource[Any], step: Step, have: Any, around: Around
     ) -> Sequence[Resource[Any]]:
-        entries: Sequence[WrongEntry] = have.paths if have is not None else ()
+        paths = have.paths if have is not None else ()
+        # Another file of that name has never had what it had.
+        seen = paths.identified() if paths else ()
         found = tuple(
-            [(one.path, _identity(one.path, one.identity, around), one.have, one.want)
-             for one in few(entries, _PATH) if one.refused is None]
+            [(one.path, identity, one.have, one.want) for one, identity in few(seen, _path_of)
+             if one.refused is None]
         )  # fmt: skip
         if not found:
             return ()
@@ -35,21 +34,12 @@ class OfPermission(Reversal):
         back = Permission(want.path, *asked, want.recursive, want.exclude, (), found)
         return (Resource(resource.id, back),)
 
-    def is_still(self, resources: Sequence[Resource[Any]], around: Around) -> bool:
-        want = resources[0].want
-        return not want.recursive and all(
-            _identity(path, (0, 0), around) == identity for path, identity, *_ in want.former
-        )
+    def is_still(self, then: Any, now: Any) -> bool:
+        return bool(then.paths and now.paths and then.paths.roots == now.paths.roots)
 
 
-def _identity(path: str, known: tuple[int, int], around: Around) -> tuple[int, int]:
-    """Of what stands there by itself too: another file of that name has never had what it had."""
-    if known != (0, 0):
-        return known
-    found = around.host.files.looked_at(path)
-    if found is None:
-        raise Irreversible(f"{path} is not there")
-    return found[0].st_dev, found[0].st_ino
+def _path_of(seen: tuple[WrongEntry, tuple[int, int]]) -> str:
+    return seen[0].path
 
 
 REVERSAL = OfPermission()

@@ -24,6 +24,7 @@ from bench import surroundings
 
 PARTS = {
     "passes": ("passes.py --runs 5", "passes.py --runs 1 --sizes 2,20"),
+    "journal": ("journal.py --runs 5", "journal.py --runs 1 --many 5,5,3,2"),
     "run": ("run.py --runs 5", "run.py --runs 1 --sizes 3,30 --files 200"),
     "daemons": ("daemons.py --runs 3", "daemons.py --runs 1 --sizes 2,4 --matched 2,4"),
     "programs": ("programs.py", "programs.py --sizes 2,4 --sessions 1,2 --units 1,2"),

@@ -85,6 +85,16 @@ def test_the_benchmarks_of_single_passes_print_their_table(machine: Machine) -> 
 
 
 @pytest.mark.slow
+def test_the_benchmarks_of_the_journal_print_their_table(machine: Machine) -> None:
+    script = CHECKOUT / "tests/benchmarks/journal.py"
+    done = machine.run(sys.executable, script, "--runs", "1", "--many", "5,5,3,2")
+    assert done.returncode == 0, done.stdout + done.stderr
+    rows = [line for line in done.stdout.splitlines() if line.startswith("| ")]
+    assert len(rows) == 7
+    assert all(row.count("|") == 5 for row in rows)
+
+
+@pytest.mark.slow
 def test_the_benchmarks_of_the_page_print_their_table(machine: Machine) -> None:
     script = CHECKOUT / "tests/benchmarks/page.py"
     small = ("--runs", "1", "--idle", "1", "--resources", "10")

@@ -115,6 +115,58 @@ def test_what_was_edited_is_refused_with_the_reason(machine: Machine, sort: str)
     assert tree(top) == before
 
 
+@pytest.mark.parametrize("ended", [True, False])
+def test_what_an_older_version_has_noted_is_undone(machine: Machine, ended: bool) -> None:
+    """It has a row for each step, by its id; of a pass that was cut short, what it was to make."""
+    top = machine.base / "top"
+    top.mkdir()
+    (top / "was").write_text("before")
+    before = tree(top)
+    spec = machine.spec(
+        f"{HEAD}files: {{w: {{path: {top}/was, content: new}}}}\n"
+        f"directories: {{d: {{path: {top}/d, mode: '0750'}}}}\n"
+    )
+    machine.once(spec)
+    folder = "reconciler.kinds.directory:Directory"
+    made = {"is": folder, "path": f"{top}/d", "mode": "0750", "owner": None, "emptied": []}
+    with sqlite3.connect(machine.state / "demo/store.db") as base:
+        rows = [json.loads(data) for (data,) in base.execute("SELECT data FROM journal")]
+        left = rows[1]["left"]["file:w"]
+        ((_, _, had),) = rows[0]["notes"]["file:w"]["undo"]
+        now = {**had, "content": "new"}
+        notes = {
+            "directory:d": {
+                "undo": [["directory:d", False, made]],
+                **({"left": ["0750 None None"]} if ended else {"made": True}),
+            },
+            "file:w": {
+                "undo": [["file:w", True, had]],
+                **({"left": left} if ended else {"made": ["file:w", True, now]}),
+            },
+        }
+        base.execute("DELETE FROM journal")
+        base.executemany(
+            "INSERT INTO journal (pass, id, data) VALUES (1, ?, ?)",
+            [(i, json.dumps({"verb": "x", **note}).encode()) for i, note in notes.items()],
+        )
+    base.close()
+    done = machine.reconcile("--undo", spec)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert tree(top) == before
+
+
+def test_an_older_version_is_told_why_it_cannot_undo(machine: Machine) -> None:
+    """All that it looks for in a row is there."""
+    machine.once(made(machine, machine.base / "top", "a"))
+    with sqlite3.connect(machine.state / "demo/store.db") as base:
+        rows = base.execute("SELECT id, data FROM journal").fetchall()
+    base.close()
+    assert rows
+    for ident, data in rows:
+        assert ":" not in ident
+        assert json.loads(data)["why"] == "it was noted by a newer version of this program"
+
+
 def test_a_journal_of_a_newer_version_is_left_alone(machine: Machine) -> None:
     top = machine.base / "top"
     machine.once(spec := made(machine, top, "a"))

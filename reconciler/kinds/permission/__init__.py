@@ -176,7 +176,8 @@ class Permissions(Kind[Permission, WrongEntries], Completed, Described, Verified
         if exposed or have != asked:
             have = judged(asked, root, status, host, named)
         if have != asked:
-            yield _wrong(root, have, asked, directory, named)
+            identity = status.st_dev, status.st_ino
+            yield _wrong(root, have, asked, directory, named, None, identity)
         if not want.recursive or not directory:
             return
         excluded = partial(_excluded, root=root, patterns=want.exclude) if want.exclude else None

@@ -76,12 +76,17 @@ class FormerEntries:
 _Common = tuple[Attributes, Attributes, bool, bool, str | None, "Refused | None"]
 """What many entries have alike: all fields but path and identity."""
 _NUMBERS = Struct("=QQQI")
+_ROOT = Struct("=QQ")
 
 
 class PackedEntries(Sequence[WrongEntry]):
-    """Very many of them, each in the room of its name and a few numbers."""
+    """Very many of them, each in the room of its name and a few numbers.
+
+    What stands by itself, in no tree, is equal whatever its device and inode, which ``roots`` has.
+    """
 
     def __init__(self) -> None:
+        self.roots = bytearray()
         self._paths = bytearray()
         self._numbers = bytearray()
         self._common: dict[_Common, int] = {}
@@ -94,7 +99,17 @@ class PackedEntries(Sequence[WrongEntry]):
         if number == len(self._listed):
             self._listed.append(common)
         self._paths += os.fsencode(one.path.removeprefix(one.top or ""))
-        self._numbers += _NUMBERS.pack(*one.identity, len(self._paths), number)
+        identity = one.identity
+        if one.top is None:
+            self.roots += _ROOT.pack(*identity)
+            identity = 0, 0
+        self._numbers += _NUMBERS.pack(*identity, len(self._paths), number)
+
+    def identified(self) -> Iterator[tuple[WrongEntry, tuple[int, int]]]:
+        """All of them, with what each was when it was seen."""
+        roots = _ROOT.iter_unpack(self.roots)
+        for one in self:
+            yield one, one.identity if one.top is not None else next(roots)
 
     def refused(self) -> Iterator[Refused]:
         """Of those that are refused."""
