@@ -331,11 +331,12 @@ def owner_of(pid: int) -> int | None:
 def started_by(pid: int) -> tuple[int, int] | None:
     """User and group of who started a set-ID program, such as sudo, and so said what its arguments
     are; None for any other program."""
-    raw = memoryview(read_proc(pid, "auxv", 4096) or bytes(16))
+    said = read_proc(pid, "auxv", 4096) or b""
+    raw = memoryview(said[: len(said) & ~15] or bytes(16))
     words = raw.cast("I" if raw.cast("Q")[0] >> 32 else "Q")  # The first is a small number.
-    said = dict(zip(words[::2], words[1::2], strict=True))
+    values = dict(zip(words[::2], words[1::2], strict=True))
     # AT_UID, AT_GID and AT_SECURE, getauxval(3).
-    return (said.get(11, 0), said.get(13, 0)) if said.get(23) else None
+    return (values.get(11, 0), values.get(13, 0)) if values.get(23) else None
 
 
 def session_tag(pid: int | str = "self") -> str:

@@ -6,6 +6,7 @@ import os
 import re
 import shutil
 import socket
+import struct
 import subprocess
 import sys
 import tempfile
@@ -99,6 +100,18 @@ def test_who_becomes_root_by_a_set_user_id_program_is_no_process_of_roots(free: 
                     facts(one.pid)
             finally:
                 one.kill()
+
+
+@pytest.mark.parametrize(("word", "cut"), [("Q", 0), ("I", 0), ("Q", 7)])
+def test_who_started_it_is_read_of_programs_of_any_sort(
+    monkeypatch: pytest.MonkeyPatch, word: str, cut: int
+) -> None:
+    pairs = (33, 0x7F00_0000, 23, 1, 11, 1003, 13, 1004)
+    data = struct.pack(f"=10{word}", *pairs, 0, 0) + bytes(cut)
+    monkeypatch.setattr(processes, "read_proc", lambda pid, name, limit: data)
+    assert processes.started_by(1) == (1003, 1004)
+    data = b"" if cut else struct.pack(f"=10{word}", *pairs[:3], 0, *pairs[4:], 0, 0)
+    assert processes.started_by(1) is None
 
 
 @pytest.mark.root
