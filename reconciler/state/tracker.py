@@ -68,6 +68,8 @@ class Tracker:
         """Notes what each step does, for ``--undo``."""
         self.number: int | None = None
         """That of the pass, once it has written something."""
+        self._noted = False
+        """Is something of it noted that would have to go again?"""
 
     @contextmanager
     def _guarded(self, *fatal: type[HostError]) -> Iterator[None]:
@@ -229,7 +231,7 @@ class Tracker:
         if last and self.store is not None and self.journal is not None:
             # A look at the host takes its time, and others wait for the store.
             noted = self.journal.rows()
-            noted = {} if noted is None and self.number is None else noted
+            noted = {} if noted is None and not self._noted else noted
         has_news = noted != {} or self._deeds or (self._tracker and self._tracker.has_news)
         if self.store is not None and has_news:
             with self._guarded():
@@ -259,7 +261,7 @@ class Tracker:
         less = self.journal.not_noted(noted) if self.journal is not None and noted else {}
         self._flushed = store.base.clock.monotonic()
         whole = self._write(store, partial(add, noted), partial(add, less) if noted else None)
-        self.number = number
+        self.number, self._noted = number, self._noted or bool(noted)
         if self.journal is not None and noted and whole:
             self.journal.wrote()
 
