@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 
 from reconciler.host.systemd import is_routine
@@ -55,6 +57,14 @@ PermissionError: [Errno 13] Permission denied
 )
 def test_the_cause_comes_first_and_nothing_twice(said: str, expected: list[str]) -> None:
     assert telling(said.splitlines()) == expected
+
+
+def test_no_long_line_makes_that_slow() -> None:
+    """A process of anybody's may say it, and a pass waits."""
+    begun = time.process_time()
+    for line in ("a" * 65536, "error_" * 10000):
+        assert telling([line]) == [line]
+    assert time.process_time() - begun < 2
 
 
 @pytest.mark.parametrize(

@@ -30,8 +30,8 @@ _OWN = {
     "CONTENT_TYPE": "its mail is as cron sends it",
     "CONTENT_TRANSFER_ENCODING": "its mail is as cron sends it",
 }
-_NO_PROGRAMS = {"root", "www-data", "nobody", "daemon"}
-_PROGRAMS = {"mail", "postgres", "backup", "git", "nginx", "man", "sync", "lp", "news"}
+_NO_PROGRAMS = {"root", "www-data", "nobody"}
+_PROGRAMS = {"daemon", "mail", "postgres", "backup", "git", "nginx", "man", "sync", "lp", "news"}
 """Accounts that hosts have: no command is called as the first ones are, and some as the others."""
 _STARTERS = ("sudo", "env", "nice", "ionice", "timeout", "flock", "sh", "bash", "exec", "php",
              "python", "python3", "perl", "ruby", "node", "chronic", "time", "root")  # fmt: skip

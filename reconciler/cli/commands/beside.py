@@ -10,6 +10,7 @@ from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING
 
 from reconciler.base.errors import BUSY, DONE
+from reconciler.base.records import replace
 from reconciler.base.text import printable
 from reconciler.cli.invocation import complain, exit_status
 from reconciler.host.environment import on_note
@@ -74,9 +75,10 @@ def run(context: Context, spec: Spec, taken: LockHeld) -> int:
     ):
         look, late = _settled(context, spec, host, {step.id for step in plan.steps})
         rest = look.plan
-        left = {step.id: step.why for step in rest.steps}
+        wrong = (*rest.unknown, *rest.held, *rest.failing)
+        left = {one.id: one.reason for one in wrong} | {step.id: step.why for step in rest.steps}
         report = Report(
-            plan,
+            replace(rest, steps=plan.steps),
             tuple(
                 Outcome(step, "failed", f"{_still_wrong(context)}: {left[step.id]}")
                 if step.id in left

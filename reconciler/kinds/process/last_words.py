@@ -23,7 +23,7 @@ _LONGEST = 1000
 """Characters of each that are shown."""
 _NEAR = 20
 """Lines from the end among which one that names an error is looked for: a trace may follow it."""
-_ERROR = re.compile(r"\w*(?:error|exception)\b|\b(?:fatal|panic)\b", re.IGNORECASE)
+_ERROR = re.compile(r"(?:error|exception)\b|\b(?:fatal|panic)\b", re.IGNORECASE)
 
 
 def last_words(
