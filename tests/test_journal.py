@@ -31,6 +31,7 @@ from reconciler.kinds.process.resource import Process, Ready
 from reconciler.kinds.retention.actions import MoveFiles, RemoveFolders
 from reconciler.state.store import Store, journal
 from reconciler.state.store.journal import packed, unpacked
+from reconciler.state.tracker import Tracker
 from reconciler.undo import Around, Irreversible
 from reconciler.undo.directory import OfDirectory
 from reconciler.undo.journal import PassJournal
@@ -265,6 +266,26 @@ def test_what_failed_before_it_began_is_not_noted(tmp_path: Path) -> None:
     (tmp_path / "d").mkdir()
     noted.ended([Outcome(step, "failed")])
     assert noted.rows() is None
+
+
+@pytest.mark.parametrize("goes_on", [True, False])
+def test_what_an_undo_noted_before_it_was_killed_stays(
+    store: Store, tmp_path: Path, goes_on: bool
+) -> None:
+    """Also where all that the next one has begun of the rest has failed."""
+    number = store.journal.begin("me", 1)
+    store.journal.add(number, {"notes": {"a": {"undo": []}}}, {})
+    tracker = Tracker((), kinds.get, store, print, set(), lambda: "me", str, {}, {})
+    tracker.number, tracker.goes_on = number, goes_on
+    resource = Resource("directory:d", Directory(f"{tmp_path}/d"))
+    step = Step(resource.id, "create", (), (), "missing", ())
+    tracker.journal = PassJournal(kinds.get, Host("me", str(tmp_path)), lambda ident: None)
+    tracker.journal.begins(resource, step, None)
+    tracker.intends()
+    assert set(store.journal.notes(number)) == {"a", "directory:d"}
+    tracker.journal.ended([Outcome(step, "failed")])
+    tracker.flush(last=True)
+    assert set(store.journal.notes(number)) == ({"a"} if goes_on else set())
 
 
 def test_a_folder_that_another_step_was_to_make_goes_with_who_has_made_it(tmp_path: Path) -> None:

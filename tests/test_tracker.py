@@ -195,7 +195,7 @@ def test_a_loop_learns_the_patterns_that_its_passes_have_compiled() -> None:
 class LongNotes:
     """The journal of a pass that takes more room than there is."""
 
-    def rows(self) -> Noted:
+    def rows(self, goes_on: bool = False) -> Noted:
         return {"notes": {"process:p": os.urandom(1 << 20).hex()}, "ended": True}
 
     def definitions(self) -> dict[str, Any]:

@@ -68,6 +68,8 @@ class Tracker:
         """Notes what each step does, for ``--undo``."""
         self.number: int | None = None
         """That of the pass, once it has written something."""
+        self.goes_on = False
+        """Has somebody else begun this pass, and noted something of it?"""
         self._noted = False
         """Is something of it noted that would have to go again?"""
 
@@ -230,7 +232,7 @@ class Tracker:
         noted: Noted | None = {}
         if last and self.store is not None and self.journal is not None:
             # A look at the host takes its time, and others wait for the store.
-            noted = self.journal.rows()
+            noted = self.journal.rows(self.goes_on)
             noted = {} if noted is None and not self._noted else noted
         has_news = noted != {} or self._deeds or (self._tracker and self._tracker.has_news)
         if self.store is not None and has_news:

@@ -170,8 +170,9 @@ class PassJournal:
         found = {i: note.document for i, note in self._notes.items() if not note.written}
         return {"notes": found} if found else {}
 
-    def rows(self) -> Noted | None:
-        """What is to be written behind the steps; None: there is nothing to take back."""
+    def rows(self, goes_on: bool = False) -> Noted | None:
+        """What is to be written behind the steps; None: there is nothing to take back, also of what
+        was noted before, unless the pass ``goes_on`` that another process has begun."""
         asked = [note for note in self._notes.values() if note.result and not note.is_whole]
         resources = [one for note in asked for one in note.resources]
         seen = seen_now(resources, self._get_kind, self._host)
@@ -189,7 +190,7 @@ class PassJournal:
                 del self._notes[ident]
                 left.pop(ident, None)
                 void.append(ident)
-        if not self._notes:
+        if not (self._notes or goes_on):
             return None
         cut = any(not note.result for note in self._notes.values())
         return {"notes": {}, **self.intents(), "left": left, "void": void, "ended": not cut}

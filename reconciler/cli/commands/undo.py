@@ -83,6 +83,7 @@ def _undone(context: Context, spec: Spec, loop: bool) -> int:
     tracker = context.tracker(spec, True)
     with store.base.change():
         tracker.number = begun or store.journal.begin(context.by, row.number)
+        tracker.goes_on = begun is not None
         for ident in set(paused) - store.pauses.all().keys():
             store.pauses.pause(ident, _reason(row.number), None, who())
     store.journal.kept()
