@@ -315,7 +315,7 @@ def test_what_is_exchanged_for_the_file_that_is_moved_stays(
 
     done = before(monkeypatch, remove, "link", swap)
     with Tree(str(source)) as tree, opened(goal) as there:
-        remove._move(tree, tree.top, there, file)
+        remove._move(tree, tree.top, there, file, "a.log")
     assert done
     assert (source / "a.log").is_symlink()
     assert (goal / "a.log").read_text() == "mine"
@@ -328,7 +328,7 @@ def test_a_move_that_was_killed_between_its_two_steps_goes_on(tmp_path: Path) ->
     (source / "a.log").write_text("mine")
     os.link(source / "a.log", goal / "a.log")
     with Tree(str(source)) as tree, opened(goal) as there:
-        remove._move(tree, tree.top, there, chosen(source, "a.log"))
+        remove._move(tree, tree.top, there, chosen(source, "a.log"), "a.log")
     assert (os.listdir(source), os.listdir(goal)) == ([], ["a.log"])
 
 
