@@ -165,7 +165,7 @@ def test_the_web_service_is_up_rotated_backed_up_and_gone_again(
     host.write("/etc/reconcile/spec.yaml", (CHECKOUT / "specs/webservice.yaml").read_text())
 
     def answers() -> bool:
-        asked = "import urllib.request as u; u.urlopen('http://127.0.0.1:8097/')"
+        asked = "import urllib.request as u; u.urlopen('http://127.0.0.1:8098/')"
         return not host.run("python3", "-c", asked, check=False).returncode
 
     host.run(program, "--once", "-q", check=False)  # The check may be asked before it listens.
