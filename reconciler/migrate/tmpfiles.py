@@ -118,6 +118,7 @@ def _parsed(original: Original, number: int, text: str) -> _TmpfilesLine:
     if len(words) < 2 or not re.fullmatch(_TYPE, words[0]):
         raise original.refused(number, "is not TYPE PATH …, as in tmpfiles.d(5)")
     sort, path, mode, user, group, age = (*words, *[""] * (6 - len(words)))
+    path = re.sub(r"/(?:\.?/)+", "/", path)
     if "/user-tmpfiles.d/" in original.path:
         path, rest = (
             re.sub("%(.)", lambda found: _OF_A_USER.get(found[1], found[0]), one)
@@ -221,10 +222,12 @@ def _clean(
     block.put("age_by", _age_by(times), line.origin)
     if not colon or any(one.isupper() for one in by):  # These are for folders.
         block.put("remove_empty", True, line.origin)
-    below = excluded.below(line.path.rstrip("/"))
+    # A line with .. is none of systemd's either, and would cost the rule all that it is to keep.
+    below = [one for one in excluded.below(line.path.rstrip("/")) if "/../" not in f"{one.path}/"]
     if below:
         start = len(line.path.rstrip("/")) + 1
-        patterns = [specified(one.path.rstrip("/")[start:]) for one in below]
+        # Where it is not known what is meant, rather more of it is kept.
+        patterns = [specified(one.path.rstrip("/")[start:], "*") for one in below]
         block.put("exclude", patterns[0] if len(patterns) == 1 else patterns, below[0].origin)
 
 
@@ -249,8 +252,11 @@ def _span(text: str) -> str:
     return f"{total // seconds}{unit}"
 
 
-def specified(text: str) -> str:
-    """``%`` and a letter, as in tmpfiles.d(5). Raises ValueError."""
+def specified(text: str, instead: str | None = None) -> str:
+    """``%`` and a letter, as in tmpfiles.d(5); ``instead`` of one that has no equivalent.
+
+    Raises ValueError where nothing is to stand there.
+    """
     parts: list[str] = []
     done = 0
     for found in re.finditer(r"%(.?)", text):
@@ -259,6 +265,8 @@ def specified(text: str) -> str:
             value: str = TemplateText(f"{{{{ {_TEMPLATES[letter]} }}}}")
         elif letter in _FOLDERS:
             value = _FOLDERS[letter]
+        elif instead is not None:
+            value = instead
         else:
             raise ValueError(f"%{letter} has no equivalent")
         parts += (text[done : found.start()], value)
