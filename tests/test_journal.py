@@ -230,6 +230,33 @@ def test_a_pass_of_many_such_lists_keeps_no_more_than_one(monkeypatch: pytest.Mo
     assert why[:2] == [None, None] and "of files and paths" in str(why[2])
 
 
+def test_another_file_of_that_name_is_what_gets_its_mode_back(tmp_path: Path) -> None:
+    """It took the place of the one that was there when the step was planned, with the same mode."""
+    path, other = tmp_path / "f", tmp_path / "other"
+    host, kind = Host("me", str(tmp_path)), kinds.get("permission")
+    resource = Resource[Any]("permission:p", Permission(str(path), mode="0640"))
+    for one in (path, other):
+        one.touch()
+        one.chmod(0o600)
+    step = Step(resource.id, "update", (), (), "", ())
+    noted = PassJournal(kinds.get, host, lambda ident: None)
+    (seen,) = kind.observe([resource], host)
+    look: Any = SimpleNamespace(
+        spec=SimpleNamespace(resources=[resource]),
+        plan=SimpleNamespace(steps=[step]),
+        seen={resource.id: seen},
+    )
+    noted.intends(look)
+    noted.wrote()
+    inode = other.stat().st_ino
+    other.rename(path)
+    host.forget()
+    (seen,) = kind.observe([resource], host)
+    noted.begins(resource, step, seen.state)
+    noted.ended([Outcome(step, "done")])
+    assert f", {inode}]" in str((noted.rows() or {})["notes"][resource.id]["undo"])
+
+
 def test_only_records_of_ours_are_kept() -> None:
     with pytest.raises(TypeError):
         plain(Resource("a:b", object()).want)
