@@ -125,7 +125,7 @@ class Names:
         parts = re.split(f"%([{''.join(FIELDS)}])", self._suffix())
         for at, part in enumerate(parts):
             parts[at] = f"(?P<{part}>[0-9]{{{FIELDS[part]}}})" if at % 2 else re.escape(part)
-        return rf"(?s)(?P<log>.+){''.join(parts)}(?:\.(?P<n>[1-9][0-9]{{0,3}}))?(?P<gz>\.gz)?"
+        return rf"(?s)(?P<log>.+){''.join(parts)}(?:\.(?P<n>[1-9][0-9]{{0,8}}))?(?P<gz>\.gz)?"
 
 
 def shown_log(path: str, log: Log) -> str:

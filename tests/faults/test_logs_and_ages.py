@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import tarfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -26,6 +27,7 @@ from reconciler.host.remove import move
 from reconciler.host.rotated import Names
 from reconciler.host.scan import Wanted, scan
 from reconciler.host.tree import Tree
+from reconciler.host.walk import closing
 
 OLD = 1_000_000_000
 HOLDER = """
@@ -338,6 +340,17 @@ def test_the_log_of_a_daemon_without_one_is_not_renamed(machine: Machine) -> Non
     report = machine.once(spec, status=1)
     assert [one["id"] for one in report["unknown"]] == ["retention:r"]
     assert names(folder) == ["p.log"]
+
+
+def test_the_numbers_of_one_date_come_to_no_end(tmp_path: Path) -> None:
+    names, end = Names(2, "-%Y"), 10_002
+    for number in (9_998, 9_999):
+        (tmp_path / f"a{time.strftime('-%Y')}.{number}").touch()
+    with closing(os.open(tmp_path, os.O_RDONLY)) as folder:
+        for _ in range(3):
+            (tmp_path / names.make_room(folder, "a", time.time())).touch(exist_ok=False)
+    left = {one.name.rpartition(".")[2] for one in tmp_path.glob("a-*")}
+    assert left == {str(end - 1), str(end)}
 
 
 def test_what_is_left_to_do_about_rotated_logs_has_a_bound(machine: Machine, logs: Path) -> None:
