@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import time
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 from reconciler.host.systemd import is_routine
 from reconciler.kinds.process.last_words import telling
+from reconciler.kinds.unit.observed import _UnitObserver
 
 NODE = """node:internal/modules/cjs/loader:1080
   throw err;
@@ -85,3 +88,11 @@ def test_no_long_line_makes_that_slow() -> None:
 )
 def test_what_systemd_logs_of_each_start_and_end_says_nothing(line: str, routine: bool) -> None:
     assert is_routine(line, "web.service") is routine
+
+
+def test_a_unit_that_ends_well_and_is_started_again_needs_no_further_words() -> None:
+    known = {"ActiveState": "activating", "SubState": "auto-restart", "Result": "success"}
+    want = SimpleNamespace(scope="system", hides=True)
+    observer: Any = SimpleNamespace(known=known, want=want, host=None, unit="a", notes=[])
+    assert _UnitObserver._active(observer) is False
+    assert observer.notes == ["fails and is restarted by systemd"]

@@ -354,7 +354,7 @@ class _UnitObserver:
                 self.host, self.want.scope, self.unit, self.known, words=not self.want.hides
             )
             what = "failed" if way == "failed" else "fails and is restarted by systemd"
-            self.notes.append(f"{what}: {words}")
+            self.notes.append(f"{what}: {words}" if words else what)
             return False
         if way == "deactivating" and self._is_being_done():
             return True
