@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -153,6 +154,22 @@ def test_passes_that_begin_together_have_numbers_of_their_own(store: Store) -> N
     other = Store(store.base.folder, Clock(), True)
     numbers = [one.journal.begin("me") for one in (store, other, store, other)]
     assert numbers == sorted(set(numbers))
+
+
+@pytest.mark.parametrize("other", [None, lambda *_: print("of another form")])
+def test_another_python_writes_the_same(monkeypatch: pytest.MonkeyPatch, other: Any) -> None:
+    document = {"a": [1.5, None, True, "ü \udcff"], "b": {}}
+    expected = packed(document)
+    assert expected == b'{"a":[1.5,null,true,"\\u00fc \\udcff"],"b":{}}'
+    module = (
+        SimpleNamespace()
+        if other is None
+        else SimpleNamespace(make_encoder=other, encode_basestring_ascii=str)
+    )
+    monkeypatch.setitem(sys.modules, "_json", module)
+    assert packed(document) == expected
+    with pytest.raises(TypeError):
+        packed({"a": {1}})
 
 
 def test_a_definition_is_the_same_again_but_for_its_secrets() -> None:
