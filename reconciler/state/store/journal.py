@@ -215,13 +215,17 @@ def _merge(found: dict[str, Any], noted: Noted) -> None:
         note["ended"] = True
 
 
+def _refused(value: Any) -> Any:
+    raise TypeError(f"no way to keep a {type(value).__name__}")
+
+
 def _written(document: Any) -> str:
     try:
         # The package `json` takes as long to load as all else that a pass of one step notes.
         from _json import encode_basestring_ascii, make_encoder
 
         form = None, ":", ",", False, False, True
-        return "".join(make_encoder({}, None, encode_basestring_ascii, *form)(document, 0))
+        return "".join(make_encoder({}, _refused, encode_basestring_ascii, *form)(document, 0))
     except (ImportError, TypeError):  # It is CPython's own, and another one may have it otherwise.
         import json
 
