@@ -211,5 +211,5 @@ def _contradicts(owner: _Owner, other: _Owner, path: str, also: str, directory: 
         for one in (owner, other)
     )
     # A new content comes in a file of its own, which is no other name of what was there.
-    same = mine.keys() & theirs.keys() - ({"content"} if path != also else set())
+    same = mine.keys() & theirs.keys() - ({"text"} if path != also else set())
     return next((name for name in sorted(same) if theirs[name] != mine[name]), None)

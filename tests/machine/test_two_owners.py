@@ -63,7 +63,7 @@ def test_two_texts_for_one_file_are_refused(machine: Machine, top: Path, form: s
     )
     refused = machine.reconcile("--once", spec)
     assert refused.returncode == 1
-    assert f"file:a and file:b want different things (content) for {top}/f" in refused.stdout
+    assert f"file:a and file:b want different things (text) for {top}/f" in refused.stdout
     assert (top / "f").read_bytes() == b""
     (machine.base / "link").unlink()
     (machine.base / "link").mkdir()
@@ -71,6 +71,18 @@ def test_two_texts_for_one_file_are_refused(machine: Machine, top: Path, form: s
     machine.once(spec)
     assert [(folder / "f").read_text() for folder in (top, machine.base / "link")] == ["one", "two"]
     machine.converged(spec)
+
+
+def test_no_text_of_a_file_stands_in_what_two_want(machine: Machine) -> None:
+    spec = machine.spec(
+        "files: {a: {path: /etc/cron.d/zzz, content: '# word-of-mine'}}\n"
+        "cron: {c: {file: zzz, content: '1 1 * * * root true'}}\n"
+    )
+    refused = machine.reconcile("--check", spec)
+    assert refused.returncode == 65
+    assert "wants content 'lines for cron'" in refused.stderr
+    assert "wants 'all of it'" in refused.stderr
+    assert "word-of-mine" not in refused.stderr + refused.stdout
 
 
 @pytest.mark.parametrize("mode", ["", ", mode: '0700'"])

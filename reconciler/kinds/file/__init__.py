@@ -264,8 +264,9 @@ class FileKind(Kind[WholeFile, FileState], Completed, Templated, Described):
 
     def claims(self, want: WholeFile) -> Iterable[Claim]:
         text = want.content if want.text is None else want.text
-        holds = want.origin or ("all of it" if text is None else text)
-        asks = {"type": "a file", "content": holds, **want.attributes.asks()}
+        # The text itself is compared alone, and shown to nobody.
+        holds = {"content": "all of it", "text": want.origin or text or ""}
+        asks = {"type": "a file", **holds, **want.attributes.asks()}
         return (Claim(Key("path", want.path), asks),)
 
     def uses(self, want: WholeFile) -> Iterable[Key]:
