@@ -33,10 +33,16 @@ from reconciler.kinds.retention.actions import MoveFiles, RemoveFolders
 from reconciler.state.store import Store, journal
 from reconciler.state.store.journal import packed, unpacked
 from reconciler.state.tracker import Tracker
-from reconciler.undo import Around, Irreversible
+from reconciler.undo import Around, Irreversible, notes
 from reconciler.undo.directory import OfDirectory
 from reconciler.undo.journal import PassJournal
-from reconciler.undo.notes import from_plain, plain, secrets_in
+from reconciler.undo.notes import (
+    from_plain,
+    holds_secret,
+    plain,
+    plain_resource,
+    secrets_in,
+)
 from reconciler.undo.permission import OfPermission
 from reconciler.undo.plan import _is_left
 from reconciler.undo.process import OfProcess
@@ -154,6 +160,27 @@ def test_passes_that_begin_together_have_numbers_of_their_own(store: Store) -> N
     other = Store(store.base.folder, Clock(), True)
     numbers = [one.journal.begin("me") for one in (store, other, store, other)]
     assert numbers == sorted(set(numbers))
+
+
+def test_secrets_are_looked_for_in_no_more_than_one_file_at_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """To look for what is marked takes some hundred times the room of a text."""
+    looked: list[int] = []
+
+    def redacted(text: str) -> str:
+        looked.append(len(text))
+        return text.replace("s3cret", "***")
+
+    monkeypatch.setattr(notes, "redacted", redacted)
+    monkeypatch.setattr(notes, "redacted_json", list)
+    files = [plain_resource(Resource("f", WholeFile(f"/{at}", "x" * 100_000))) for at in range(9)]
+    assert not holds_secret(files)
+    assert max(looked) < 200_000 and sum(looked) < 1_000_000
+    few = [plain_resource(Resource("f", WholeFile(f"/{at}", "x"))) for at in range(99)]
+    looked.clear()
+    assert holds_secret([*few, plain_resource(Resource("f", WholeFile("/a", "a s3cret")))])
+    assert len(looked) == 1
 
 
 @pytest.mark.parametrize("other", [None, lambda *_: print("of another form")])

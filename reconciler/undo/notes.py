@@ -18,6 +18,8 @@ _NOT_GIVEN = (None, False, ())
 """Defaults that say that something is not given, which no version changes."""
 _BETWEEN = "\n;\n"
 """Stands between texts of different ones: no form of a secret goes on behind it."""
+_TOGETHER = 1 << 16
+"""Characters of several texts that are looked through at once."""
 
 
 def plain(value: Any) -> Any:
@@ -98,16 +100,29 @@ def secrets_in(value: Any) -> dict[str, Secret]:
 
 def holds_secret(noted: Sequence[Any]) -> bool:
     """Does one of these resources, as JSON, hold a known secret?"""
-    if redacted_json(noted) is noted:
+    nothing: list[Any] = []
+    if redacted_json(nothing) is nothing:
         return False  # None is known.
-    text = _BETWEEN.join("\n".join(_texts(one)) for one in noted)
-    return redacted(text) != text
+    return any(redacted(text) != text for text in _joined(noted))
 
 
 def looks_secret(noted: Sequence[Any]) -> bool:
     """Does a command or another text of one look as if it held a secret?"""
     text = _BETWEEN.join("\n".join(_texts(one[2])) for one in noted)
     return bool(text) and censored(text, most=None) != text
+
+
+def _joined(noted: Sequence[Any]) -> Iterator[str]:
+    """All their texts, some together: to look through one takes very many times its room."""
+    some: list[str] = []
+    room = 0
+    for text in _texts(noted):
+        if room + len(text) > _TOGETHER:
+            yield "\n".join(some)
+            some, room = [], 0
+        some.append(text)
+        room += len(text)
+    yield "\n".join(some)
 
 
 def _texts(value: Any) -> Iterator[str]:
