@@ -324,19 +324,24 @@ class Pending:
     def _try(self, name: str) -> tuple[QueueClaim, Command] | None:
         try:
             command = self._read(name)
-            if command is None:
-                return None
+        except CommandRefused as error:
+            refuse(self._layout, name, str(error))
+            self._refused(name, error)
+            return None
+        if command is None:
+            return None
+        try:
             taken = take(self._layout, name, command)
         except CommandRefused as error:
-            reason = str(error)
-            # take() has moved it itself if it got that far.
-            if os.path.lexists(os.path.join(self._layout.pending, name)):
-                refuse(self._layout, name, reason)
-            self._forget(name)
-            self._log.error(f"refused {name}: {reason}")
+            # What has that name by now is another one.
+            self._refused(name, error)
             return None
         self._forget(name)
         return taken
+
+    def _refused(self, name: str, why: CommandRefused) -> None:
+        self._forget(name)
+        self._log.error(f"refused {name}: {why}")
 
     def _read(self, name: str) -> Command | None:
         """The command; None if the file may still be being written. Raises Refused, Gone."""

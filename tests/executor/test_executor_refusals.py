@@ -5,8 +5,15 @@ from __future__ import annotations
 import json
 import os
 import time
+from pathlib import Path
 
 from support import passed
+
+from reconciler.executor import queue
+from reconciler.executor.commandfile import CommandRefused
+from reconciler.executor.eventlog import EventLog
+from reconciler.executor.home import Layout, opened
+from reconciler.executor.queue import take
 
 
 def text(content):
@@ -171,3 +178,26 @@ def test_result_is_never_overwritten(executor):
     assert "a result of this id exists" in executor.reason("other.json")
     assert (executor.base / "completed" / "twice.json").read_bytes() == before
     assert (executor.base / "logs" / "twice.log").read_text() == "first\n"
+
+
+def test_what_has_the_name_of_one_that_was_refused_is_another_one(tmp_path, monkeypatch):
+    """Whoever submits may write the next one as soon as the name is free."""
+    layout = Layout(str(tmp_path / "co"))
+    for path in layout.directories():
+        os.close(opened(path, make=True, notes=[]))
+    pending = Path(layout.pending)
+    command(id="known")(Path(layout.completed) / "known.json")
+    command(id="known")(pending / "next.json")
+
+    def faster(*args):
+        try:
+            return take(*args)
+        except CommandRefused:
+            command(id="other")(pending / "next.json")
+            raise
+
+    with monkeypatch.context() as patched:
+        patched.setattr(queue, "take", faster)
+        assert queue.Pending(layout, EventLog(layout.event_log, 0o600)).take_next() is None
+    assert sorted(os.listdir(layout.failed)) == ["next.json", "next.json.reason"]
+    assert json.loads((pending / "next.json").read_text())["id"] == "other"

@@ -176,7 +176,9 @@ def test_a_report_names_what_was_refused_for_an_id_that_has_a_result(
         waiting = home / "ai_commands/pending/id.json"
         Path(f"{waiting}.new").write_text('{"command": "true"}')
         os.rename(f"{waiting}.new", waiting)
-        until(lambda number=number: len(list(home.glob("ai_commands/failed/*.reason"))) > number)
+        # The reason is there before it.
+        refused = home / f"ai_commands/failed/id.json{'.2' * number}"
+        until(refused.exists)
     assert main(["report", "--json", "--since", "1d"]) == 0
     found = json.loads(capsys.readouterr().out)["commands"]
     assert [(one["id"], one["status"]) for one in found] == [
