@@ -102,10 +102,14 @@ def _undone(context: Context, spec: Spec, loop: bool) -> int:
 
     outcomes: list[Outcome] = []
     for _ in range(_ROUNDS):
-        if not look.plan.steps or any(one.result != "done" for one in outcomes):
+        failed = {one.step.id for one in outcomes if one.result != "done"}
+        if failed >= {step.id for step in look.plan.steps}:
             break
-        outcomes += context.act(look, host, show, rounds=0).outcomes
-        # What is about files that were moved back can be looked at by now.
+        more = context.act(look, host, show, rounds=0).outcomes
+        again = failed.intersection(one.step.id for one in more)
+        outcomes = [one for one in outcomes if one.step.id not in again] + list(more)
+        # What is about files that were moved back can be looked at by now, and a folder from which
+        # the draft of a killed pass has gone is empty.
         look = _looked(context, spec, store, row, host).look
     steps = tuple(one.step for one in outcomes)
     report = Report(
