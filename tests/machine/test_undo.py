@@ -170,6 +170,18 @@ def test_folders_with_any_names_come_back(machine: Machine, top: Path) -> None:
     assert tree(top) == before
 
 
+def test_a_folder_goes_in_which_a_killed_pass_has_left_a_draft(machine: Machine, top: Path) -> None:
+    spec = machine.spec(
+        HEAD + f"directories: {{d: {{path: {top}/a/b}}}}\n"
+        f"files: {{f: {{path: {top}/a/b/f, content: new}}}}\n"
+    )
+    before = tree(top)
+    machine.once(spec)
+    (top / "a/b/.f.reconcile.d").mkdir(mode=0o700)
+    assert [one["result"] for one in undo(machine, spec)["steps"]] == ["done"] * 3
+    assert tree(top) == before
+
+
 def test_what_got_another_name_where_it_was_moved_gets_its_own_back(
     machine: Machine, top: Path
 ) -> None:
