@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import stat
 from pathlib import Path
@@ -198,7 +199,8 @@ def test_no_piece_of_a_secret_is_left_anywhere(machine: Machine) -> None:
             assert done.returncode in (0, 1), done.stderr
             said += done.stdout + done.stderr
     shutil.rmtree(machine.state / "demo" / "log")  # What a process writes there is its own.
-    kept = everything(machine.state)
+    # In its texts: the bytes of a number may be any.
+    kept = b"\n".join(re.findall(rb"[ -~]{6,}", everything(machine.state)))
     assert "me:***" in said and said.count("***") > 8
     for piece in ("Zq", "qZ", "qqqqqq", "0123456789abc", "F0rm"):
         assert piece not in said, said[said.index(piece) - 60 :][:200]
