@@ -396,7 +396,7 @@ def test_a_worker_that_was_killed_and_started_at_once_is_told_of_by_default(
     lines = [(path, document["message"].splitlines()) for path, document in receiver.got]
     for path in ("/a", "/b"):
         told = [rest for where, rest in lines if where == path and "had ended" in rest[0]]
-        assert len(told) == 2
+        assert len(told) == 2, lines
         for status, action, since in told:
             assert status == "Status: process:p had ended"
             assert action == "Action: started again"
