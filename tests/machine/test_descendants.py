@@ -402,7 +402,8 @@ def test_a_tmux_server_that_it_has_started_stays_with_what_others_have_there(wor
     assert [now.parent for one in (inside, pane) if (now := look_up(one.pid))] == [
         server.parent
     ] * 2
-    world.machine.once(world.spec(script, ", state: absent", more=more))
+    gone = world.spec(script, ", state: absent", more=more)
+    until(lambda: world.machine.reconcile("--once", gone).returncode == 0)
     assert not alive(leader) and not alive(own)
     assert alive(inside) and alive(pane)
     world.machine.converged(world.spec(script, ", state: absent", more=more))
