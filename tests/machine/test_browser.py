@@ -197,7 +197,8 @@ def world(machine: Machine) -> Path:
         "  worker: {command: [python3, -c, \"while True: __import__('time').sleep(.002)\"]}\n"
         f"  broken: {{command: [sleep, '2{machine.mark}'], cwd: {machine.base}/none}}\n"
         f"  old: {{command: [sleep, '3{machine.mark}'], state: absent}}\n"
-        f"directories: {{data: {{path: {machine.base}/data, mode: '0750'}}}}\n"
+        f"directories: {{data: {{path: {machine.base}/data, mode: '0750'}}, "
+        f"gone: {{path: {machine.base}/gone}}}}\n"
         "permissions: {p: {mode: '0600', "
         f"path: {machine.base}/a-rather-long-name-of-a-file-that-is-none}}}}\n"
         "checks:\n"
@@ -218,6 +219,7 @@ def world(machine: Machine) -> Path:
     assert done.returncode == 1, done.stderr
     machine.reconcile("--pause", "directory:data", spec, "--reason", "new disk")
     (machine.base / "data/1.json").touch()
+    (machine.base / "gone").rmdir()
     return spec
 
 
