@@ -111,6 +111,20 @@ def is_server(pid: int) -> bool:
         return False
 
 
+def is_about_to_execute(pid: int, lines: Mapping[int, str]) -> bool:
+    """Is that a fork on its way to another program, as a shell's for each of its commands?
+
+    ``lines`` has the command lines by number. One that was forked to stay waits for something.
+    """
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return True
+    state, parent, flags = fields[0], int(fields[1]), int(fields[6])
+    forked = bool(flags & 0x40)  # PF_FORKNOEXEC of linux/sched.h
+    return forked and state in "RD" and lines.get(parent) == lines[pid]
+
+
 class Machine:
     """A corner of the real machine: own home, own tmux servers, own state directory."""
 
@@ -234,12 +248,16 @@ class Machine:
         return found
 
     def running(self, text: str) -> list[int]:
-        """The processes started here whose command line holds that text; no tmux server."""
-        lines = self.ours().items()
-        return [pid for pid, line in lines if text in line and not is_tmux(line)]
+        """The processes started here whose command line holds that text; no tmux server.
+
+        None that has just been forked, either: it has the line of its parent until it executes.
+        """
+        lines = self.ours()
+        found = [pid for pid, line in lines.items() if text in line and not is_tmux(line)]
+        return [pid for pid in found if not is_about_to_execute(pid, lines)]
 
     def only(self, text: str) -> int:
-        """The one process of that kind, once it is alone: a shell forks first."""
+        """The one process of that kind, once it is alone."""
         (pid,) = until(lambda: len(found := self.running(text)) == 1 and found)
         return int(pid)
 
