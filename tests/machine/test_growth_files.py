@@ -50,9 +50,9 @@ def filled(machine: Machine, number: int) -> Path:
     top.mkdir(mode=0o755)
     then = time.time() - 86400
     for at in range(number):
-        (top / f"f{at:04}").write_text("x")
-        (top / f"f{at:04}").chmod(0o644)
-        os.utime(top / f"f{at:04}", (then, then))
+        (top / f"name{at:04}").write_text("x")
+        (top / f"name{at:04}").chmod(0o644)
+        os.utime(top / f"name{at:04}", (then, then))
     return top
 
 
@@ -64,7 +64,7 @@ def test_a_permission_asks_once_for_each_path_that_is_right(machine: Machine) ->
             f"version: 1\nname: p{number}\npermissions: {{p: {rule}}}\n", f"p{number}.yaml"
         )
         machine.once(spec)
-        quiet = calls(machine, machine.argv("--once", spec), r'"f\d{4}"')
+        quiet = calls(machine, machine.argv("--once", spec), r'"name\d{4}"')
         assert quiet == {"newfstatat": number, "execve": 1}
 
 
@@ -80,7 +80,7 @@ def test_ten_times_the_due_files_take_ten_times_the_calls(machine: Machine, acti
             f"version: 1\nname: r{number}\nretention: {{r: {{{rule}}}}}\n", f"r{number}.yaml"
         )
         machine.run(*machine.argv("--check", spec))
-        found[number] = calls(machine, machine.argv("--once", spec), r'"f\d{4}"')
+        found[number] = calls(machine, machine.argv("--once", spec), r'"name\d{4}"')
         assert list(top.iterdir()) == []
         if action == "delete":
             # Looked at, asked who has it open for the plan and right before it goes, and deleted.
@@ -95,7 +95,7 @@ def test_ten_times_the_due_files_take_ten_times_the_calls(machine: Machine, acti
 def test_of_plain_files_that_are_archived_the_file_system_is_not_asked(machine: Machine) -> None:
     """It is where a file has set-ID bits, which may have no effect there."""
     top = filled(machine, 30)
-    (top / "f0000").chmod(0o4755)
+    (top / "name0000").chmod(0o4755)
     rule = f"{{path: {top}, older_than: 1h, action: archive, to: {machine.base}/to.tar.gz}}"
     spec = machine.spec(f"version: 1\nname: r\nretention: {{r: {rule}}}\n", "r.yaml")
     machine.run(*machine.argv("--check", spec))
@@ -111,7 +111,7 @@ def test_of_very_many_due_files_each_is_opened_once(machine: Machine) -> None:
     rule = f"{{path: {top}, older_than: 1h, action: delete}}"
     spec = machine.spec(f"version: 1\nname: many\nretention: {{r: {rule}}}\n", "many.yaml")
     machine.run(*machine.argv("--check", spec))
-    found = calls(machine, machine.argv("--once", spec), r'"f\d{4}"')
+    found = calls(machine, machine.argv("--once", spec), r'"name\d{4}"')
     assert list(top.iterdir()) == []
     opened = number if os.geteuid() == 0 else 2 * number  # He cannot see what others have open.
     assert found == {"newfstatat": number, "openat": opened, "unlinkat": number, "execve": 1}
@@ -128,13 +128,13 @@ def test_ten_times_the_files_and_links_take_ten_times_the_calls(
     for number in (10, 100):
         top = machine.base / f"{section}{number}"
         top.mkdir(mode=0o755)
-        lines = (f"  x{at}: {{path: {top}/f{at:04}, {fields}}}\n" for at in range(number))
+        lines = (f"  x{at}: {{path: {top}/name{at:04}, {fields}}}\n" for at in range(number))
         text = f"version: 1\nname: {section}{number}\n{section}:\n{''.join(lines)}"
         spec = machine.spec(text, f"{section}{number}.yaml")
         machine.run(*machine.argv("--check", spec))
-        made[number] = calls(machine, machine.argv("--once", spec), r'/?f\d{4}"')
+        made[number] = calls(machine, machine.argv("--once", spec), r'name\d{4}"')
         assert len(list(top.iterdir())) == number
-        quiet[number] = calls(machine, machine.argv("--once", spec), r'/?f\d{4}"')
+        quiet[number] = calls(machine, machine.argv("--once", spec), r'name\d{4}"')
         read = "openat" if section == "files" else "readlink"
         assert quiet[number] == {"newfstatat": number, read: number, "execve": 1}
         # What takes its time is looked at once more before the next look at all.
