@@ -125,6 +125,30 @@ def is_about_to_execute(pid: int, lines: Mapping[int, str]) -> bool:
     return forked and state in "RD" and lines.get(parent) == lines[pid]
 
 
+def is_executing(pid: int) -> bool:
+    """Is that between one program and the next, when it has no command line and no surroundings?
+
+    Those of the kernel and what has ended have none either.
+    """
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return False
+    of_the_kernel = bool(int(fields[6]) & 0x200000)  # PF_KTHREAD of linux/sched.h
+    return fields[0] not in "ZX" and not of_the_kernel
+
+
+def told_of(entry: Path) -> tuple[bytes, bytes]:
+    """The command line of a process and its surroundings, by its folder in /proc."""
+    for _ in range(100):
+        if (line := (entry / "cmdline").read_bytes()) or not is_executing(int(entry.name)):
+            break
+        time.sleep(0.01)
+    # It may begin to execute just now; some have none at all.
+    looks = ((entry / "environ").read_bytes() for _ in range(3 if line else 1))
+    return line, next(filter(None, looks), b"")
+
+
 class Machine:
     """A corner of the real machine: own home, own tmux servers, own state directory."""
 
@@ -240,9 +264,10 @@ class Machine:
             if not entry.name.isdigit() or int(entry.name) == os.getpid():
                 continue
             try:
-                if wanted in (entry / "environ").read_bytes().split(b"\0"):
-                    line = (entry / "cmdline").read_bytes().replace(b"\0", b" ")
-                    found[int(entry.name)] = line.decode(errors="replace").strip()
+                line, environ = told_of(entry)
+                if wanted in environ.split(b"\0"):
+                    text = line.replace(b"\0", b" ").decode(errors="replace")
+                    found[int(entry.name)] = text.strip()
             except OSError:
                 continue
         return found
