@@ -148,7 +148,10 @@ def test_instances_are_counted_and_the_missing_ones_started(machine: Machine) ->
 
 
 def by_hand(machine: Machine, *argv: str) -> subprocess.Popen[bytes]:
-    return subprocess.Popen(argv, env=machine.environ, start_new_session=True)
+    made = subprocess.Popen(argv, env=machine.environ, start_new_session=True)
+    # The call comes back while it still executes, when it has no command line.
+    until(lambda: made.pid in machine.running(" ".join(argv)))
+    return made
 
 
 def matched(machine: Machine, more: str = "") -> str:
