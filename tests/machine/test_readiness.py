@@ -74,13 +74,18 @@ def has_begun(machine: Machine, form: str = "") -> bool:
     return file.exists() and bool(file.read_text())
 
 
+def booted() -> float:
+    """When this machine was booted. Who loses the processor between the clocks sees it too late."""
+    looks = range(5)
+    return min(-time.clock_gettime(time.CLOCK_BOOTTIME) + time.time() for _ in looks)
+
+
 def began(machine: Machine, form: str = "") -> float:
     """How long after its need the other one was started."""
     started = float((machine.base / f"began{form}").read_text())
     (pid,) = machine.running(f"slow.py {form}")
     ticks = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19])
-    uptime = float(Path("/proc/uptime").read_text().split()[0])
-    return started - (time.time() - uptime + ticks / 100)
+    return started - (booted() + ticks / 100)
 
 
 def test_a_single_pass_waits_for_each_form(machine: Machine) -> None:
