@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import socket
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,7 +17,7 @@ import pytest
 from machine.disposable import DisposableHost
 from machine.test_cron import Cron, cron
 from ruamel.yaml import YAML
-from support import Machine, is_tmux, until
+from support import Machine, free_port, is_tmux, late, until
 
 from reconciler.cli.main import main
 
@@ -44,9 +46,7 @@ def answers(port: int) -> bool:
 @pytest.fixture
 def server(machine: Machine) -> Iterator[subprocess.Popen[bytes]]:
     """A program as people start them: with a log, a variable, a secret, and a port."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     log = machine.base / "out.log"
     code = "import socket,sys,time;s=socket.create_server(('127.0.0.1',int(sys.argv[1])));"
     script = machine.base / "my server.py"
@@ -90,13 +90,17 @@ def test_a_process_is_taken_as_it_is_and_started_anew_when_it_ends(
 
 
 def test_processes_are_found_by_their_command_lines(machine: Machine) -> None:
-    numbers = ("60662", "60662", "60663")
-    made = [subprocess.Popen(["sleep", one], env=machine.environ) for one in numbers]
+    # All processes of this machine are looked at, and other tests have theirs.
+    two, three = f"2{machine.mark}", f"3{machine.mark}"
+    made = [subprocess.Popen(["sleep", one], env=machine.environ) for one in (two, two, three)]
+    pids = sorted(one.pid for one in made)
     try:
-        _, document = adopted(machine, "process:^sleep 6066[23]$")
+        # The call comes back while they still execute, when they have no command line.
+        until(lambda: machine.running(machine.mark) == pids)
+        _, document = adopted(machine, f"process:^sleep [23]{re.escape(machine.mark)}$")
         found = {tuple(x["command"]): x.get("instances") for x in document["processes"].values()}
-        assert found == {("sleep", "60662"): 2, ("sleep", "60663"): None}
-        assert machine.running("sleep 6066") == sorted(one.pid for one in made)
+        assert found == {("sleep", two): 2, ("sleep", three): None}
+        assert machine.running(machine.mark) == pids
     finally:
         for one in made:
             one.kill()
@@ -107,6 +111,7 @@ def test_a_secret_is_not_printed(machine: Machine) -> None:
     words = ["sh", "-c", "sleep 60671; : --password=sesame-4712"]
     made = subprocess.Popen(words, env=machine.environ, start_new_session=True)
     try:
+        until(lambda: made.pid in machine.running("sesame-4712"))
         done = machine.reconcile("--adopt", f"process:{made.pid}", f"directory:{machine.base}")
         assert done.returncode == 0 and "sesame" not in done.stdout + done.stderr
         assert f"# left out: process {made.pid}: its command line holds" in done.stdout
@@ -126,6 +131,8 @@ def test_a_session_is_taken_with_its_windows_and_panes(machine: Machine) -> None
     # Not the shells that have forked for them.
     until(lambda: [len(machine.running(f"sleep 6066{n}")) for n in (4, 5)] == [1, 1])
     until(lambda: all("exec" not in line or is_tmux(line) for line in machine.ours().values()))
+    # What the second window runs is a fork of the server until it is a shell.
+    until(lambda: sum(map(is_tmux, machine.ours().values())) == 1)
     form = "#{pane_id} #{pane_pid} #{window_name}"
     before = machine.tmux("list-panes", "-s", "-t", "=work", "-F", form)
     spec = machine.spec("sessions: {work: {adopt: true, windows: [{panes: [{}, {}]}, {}]}}")
@@ -164,7 +171,7 @@ def test_what_another_user_calls_himself_in_a_pane_is_no_command_of_ours(machine
     machine.tmux(
         "new-session", "-d", "-s", "his", "-n", "one", "exec setpriv --reuid 65534 sleep 60669"
     )
-    until(lambda: machine.running("sleep 60669"))
+    until(lambda: "sleep 60669" in machine.ours().values())  # Ours until then, with its words.
     done = machine.reconcile("--adopt", "session:his")
     assert "sleep" not in done.stdout
     assert "# its process is another user's" in done.stdout
@@ -199,40 +206,44 @@ def test_directories_modes_and_files(machine: Machine) -> None:
 
 def test_many_processes_are_read_once(machine: Machine) -> None:
     """Each further one costs a few files of /proc, however many there are."""
-    counts = []
     for number in (3, 30):
         code = f"import os, time\nfor n in range({number}):\n"
-        code += " os.fork() or os.execvp('sleep', ['sleep', f'60670.{n}'])\n"
+        code += f" os.fork() or os.execvp('sleep', ['sleep', f'{{n}}{machine.mark}'])\n"
         made = subprocess.Popen([sys.executable, "-c", code], env=machine.environ)
         made.wait()
         # What is forked is a Python still, for a moment.
-        until(lambda count=number: len(machine.running("sleep 60670")) == count)
-        trace = machine.traced("openat", *machine.argv("--adopt", "process:^sleep 60670"))
-        counts.append(trace.count('/cmdline"'))
-        for pid in machine.running("sleep 60670"):
+        until(lambda count=number: len(machine.running(machine.mark)) == count)
+        words = f"process:^sleep [0-9]+{re.escape(machine.mark)}"
+        trace = machine.traced("openat", *machine.argv("--adopt", words))
+        # Of those of others there may be more the second time.
+        reads = Counter(map(int, re.findall(r'"/proc/(\d+)/cmdline"', trace)))
+        ours = {pid: reads[pid] for pid in machine.running(machine.mark)}
+        assert len(ours) == number and min(ours.values()) >= 1, ours
+        assert max(ours.values()) < 20, ours
+        for pid in ours:
             os.kill(pid, signal.SIGKILL)
-        until(lambda: not machine.running("sleep 60670"))
-    assert counts[1] - counts[0] < 27 * 20, counts
+        until(lambda: not machine.running(machine.mark))
 
 
 def test_five_hundred_processes_are_adopted_in_two_seconds(machine: Machine) -> None:
     """In time of the processor, each with what a login has in its environment."""
     environ = {**machine.environ, **{f"SETTING_{at}": f"/opt/value/{at}" * 4 for at in range(30)}}
     code = "import os\nfor n in range(500):\n"
-    code += " os.fork() or os.execvp('sleep', ['sleep', f'60672.{n}'])\n"
+    code += f" os.fork() or os.execvp('sleep', ['sleep', f'{{n}}{machine.mark}'])\n"
     subprocess.run([sys.executable, "-c", code], env=environ, check=True)
     try:
-        until(lambda: len(machine.running("sleep 60672")) == 500)
+        until(lambda: len(machine.running(machine.mark)) == 500)
         before = os.times()
-        done = machine.reconcile("--adopt", "process:^sleep 60672")
+        done = machine.reconcile("--adopt", f"process:^sleep [0-9]+{re.escape(machine.mark)}")
         after = os.times()
         assert done.returncode == 0 and done.stdout.count("SETTING_29") == 500, done.stderr
         taken = after.children_user + after.children_system
         taken -= before.children_user + before.children_system
         print(f"{taken:.2f} s of the processor")
-        assert taken < 2
+        # Beside others each second of it does less.
+        assert not late(taken, 2)
     finally:
-        for pid in machine.running("sleep 60672"):
+        for pid in machine.running(machine.mark):
             os.kill(pid, signal.SIGKILL)
 
 
