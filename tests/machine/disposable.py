@@ -26,8 +26,9 @@ CAPS = "-sys_time,-sys_module,-sys_rawio,-mknod,-syslog,-mac_admin,-audit_read,-
 NAMESPACES = {"mnt": "--mount", "uts": "--uts", "ipc": "--ipc", "net": "--net", "pid": "--pid",
               "cgroup": "--cgroup"}  # fmt: skip
 
-# Joins the host's control group from outside, where it still can be reached.
-JOIN = 'echo $$ >"$0"; exec "$@"'
+# Joins the host's control group from outside, where it still can be reached. Whether this process
+# lives is seen in there by what it has open: /proc/PID/stat, proc(5).
+JOIN = 'echo $$ >"$0"; exec 9</proc/$$/stat; exec "$@"'
 WRITE = """
 parent() {
     [ -d "$1" ] || { parent "$(dirname "$1")" "$2"; mkdir "$1"; chown "$2:" "$1"; }

@@ -19,6 +19,11 @@ if [ -d "/run/user/$uid" ]; then
         DBUS_SESSION_BUS_ADDRESS="unix:path=/run/user/$uid/bus" "$@"
 fi
 cd "$home" 2>/dev/null || cd /
-# Twice, since a user has no right any more to give up what it could be given.
+# Twice, since a user has no right any more to give up what it could be given. What started it may
+# have died before it was said that the command dies with it: 9 is the state of that process.
 exec setpriv --bounding-set "$caps" setpriv --reuid "$uid" --regid "$gid" --init-groups \
-    --pdeathsig KILL env -i HOME="$home" USER="$name" LOGNAME="$name" SHELL="$shell" "$@"
+    --pdeathsig KILL sh -c '
+    read -r state <&9 || exit 137
+    case $state in *") Z "* | *") X "*) exit 137 ;; esac
+    exec 9<&-
+    exec "$@"' sh env -i HOME="$home" USER="$name" LOGNAME="$name" SHELL="$shell" "$@"
