@@ -359,6 +359,7 @@ from reconciler.host import probe
 from reconciler.cli.main import main
 real, first = probe.fresh, os.getppid()
 def fresh(*asked):
+    open("begun", "w").close()
     while os.getppid() == first:
         time.sleep(0.01)
     return real(*asked)
@@ -373,9 +374,9 @@ def test_a_pass_whose_caller_has_ended_meanwhile_goes_on(machine: Machine) -> No
     beat.touch()
     spec = machine.spec(
         f"checks: {{c: {{fresh: {{path: {beat}, max_age: 1h}}}}}}\n"
-        f"directories: {{near: {{path: {near}}}}}\n"
+        f"directories: {{near: {{path: {near}, needs: [check:c]}}}}\n"
     )
     argv = machine.argv("--once", spec)[1:]
-    shell = 'setsid "$@" > out 2>&1 & until [ -s out ] || [ -e beat ]; do sleep 0.1; done'
+    shell = 'setsid "$@" > out 2>&1 & until [ -s out ] || [ -e begun ]; do sleep 0.1; done'
     machine.run("sh", "-c", shell, "sh", sys.executable, "-c", ORPHANED, *argv)
     until(near.is_dir)
