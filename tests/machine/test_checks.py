@@ -7,6 +7,7 @@ import os
 import re
 import socket
 import sqlite3
+import subprocess
 import sys
 import time
 from collections.abc import Iterator
@@ -16,7 +17,7 @@ from typing import Any
 import pytest
 from looping import Looping
 from receiver import answering
-from support import CHECKOUT, Machine, allowed, until, within
+from support import CHECKOUT, LIKE, Machine, allowed, until, within
 from test_contract import changing_calls
 
 ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="only root can act as another user")
@@ -94,6 +95,8 @@ def test_every_form_ok_and_failing(machine: Machine, port: int, closed: int) -> 
         http=f"http: {{url: 'http://127.0.0.1:{port}/204', status: [200, 204]}}",
         http_bad=f"http: 'http://127.0.0.1:{port}/503?token={{{{ env.TOKEN }}}}'",
     )
+    # Of a machine that has only just begun to do something the load is none at all.
+    until(lambda: os.getloadavg()[1] or subprocess.run(LIKE, check=False) is None)
     found = failing(machine.once(spec, status=1))
     assert {name.removesuffix("_bad") for name in found} == {
         "command", "expect", "fresh", "log", "queue", "disk", "tcp", "http",
@@ -304,7 +307,7 @@ def test_the_loop_tells_a_verdict_once_and_acts(machine: Machine, looping: Any) 
     steps = [one["step"] for one in loop.events() if one["event"] == "step"]
     assert {step["id"] for step in steps} == {"process:p", "check:x"}
     assert loop.end() == 0
-    assert not machine.running("sleep 4715")
+    until(lambda: not machine.running("sleep 4715"))  # Killed, they have yet to be gone.
     assert machine.running("sleep 4714")
 
 
@@ -321,7 +324,7 @@ def test_what_hangs_of_one_user_takes_no_place_of_another(machine: Machine, loop
     until(lambda: counted.exists() and len(counted.read_text()) > before + 10)
     assert len(machine.running("sleep 4718")) == 7
     assert loop.end() == 0
-    assert not machine.running("sleep 4718")
+    until(lambda: not machine.running("sleep 4718"))
 
 
 def test_the_probes_of_a_killed_loop_end_by_themselves(machine: Machine, looping: Any) -> None:
