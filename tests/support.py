@@ -13,6 +13,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
@@ -89,6 +90,21 @@ def free_port() -> int:
         port = random.randrange(10_000, 30_000)  # The kernel gives others, ip(7).
         with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", port)):
             return port
+
+
+def freeze(pid: int) -> None:
+    """Stop a process, and wait until it has: it has to be given a processor for that."""
+    os.kill(pid, signal.SIGSTOP)
+    until(lambda: "State:\tT" in Path(f"/proc/{pid}/status").read_text())
+
+
+def open_files() -> Counter[str]:
+    """What this process holds open. Not the numbers: those of earlier tests may be free by now."""
+    found: Counter[str] = Counter()
+    for name in os.listdir("/proc/self/fd"):
+        with contextlib.suppress(FileNotFoundError):  # The one that the folder was read by.
+            found[os.readlink(f"/proc/self/fd/{name}")] += 1
+    return found
 
 
 def passed(seconds: float, since: float | None = None) -> None:

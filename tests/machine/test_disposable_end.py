@@ -16,7 +16,7 @@ import pytest
 from machine import holder as holding
 from machine.disposable import SYSTEMD, CronHost, DisposableHost
 from machine.possible import why_not
-from support import LONG, until
+from support import LONG, open_files, until
 
 pytestmark = pytest.mark.root
 
@@ -106,7 +106,7 @@ def assert_gone(mark: str, pids: set[int]) -> None:
 
 @pytest.mark.parametrize("made", [DisposableHost, CronHost])
 def test_a_closed_host_is_gone(made: type[DisposableHost], unchanged: None) -> None:
-    descriptors = set(os.listdir("/proc/self/fd"))
+    before = open_files()
     with made() as host:
         host.boot()
         pids = host.outside()
@@ -116,7 +116,7 @@ def test_a_closed_host_is_gone(made: type[DisposableHost], unchanged: None) -> N
         mark = host.mark
         assert groups(mark) and mounted(mark)
     assert alive(pids) == set() and groups(mark) == [] == mounted(mark)
-    assert set(os.listdir("/proc/self/fd")) == descriptors
+    assert open_files() <= before
 
 
 def test_a_host_is_gone_when_its_test_fails(unchanged: None) -> None:
