@@ -33,7 +33,8 @@ class Broken:
         host.run("mount", "-t", "tmpfs", "-o", "size=700m", "home", HOME)
         host.run("systemctl", "enable", "--now", "cron")
         # Its passes would mend what is to be diagnosed, should a fifth minute begin just then.
-        host.run("pkill", "-STOP", "-x", "cron")
+        # It is called so only once it executes, a moment after it counts as started.
+        host.until(lambda: not host.run("pkill", "-STOP", "-x", "cron", check=False).returncode)
         self.repair()
 
     def reconcile(self, *words: str, status: int | None = 0) -> dict[str, Any]:
