@@ -67,7 +67,7 @@ retention:
 sessions:
   s: {{}}
 processes:
-  w: {{command: [sh, -c, "sleep 600; :", {mark}], session: s}}
+  w: {{command: [sh, -c, "sleep 601; :", {mark}], session: s}}
   n: {{command: [sh, -c, "sleep 600; :", n-{mark}], needs: [check:c]}}
 units:
   u.service: {{content: "[Service]\\nExecStart=/bin/true\\n", scope: user, active: true}}
@@ -105,6 +105,8 @@ def break_block(machine: Machine) -> None:
 def end_tmux(machine: Machine) -> None:
     machine.tmux("kill-server")
     until(lambda: not machine.tmux("list-sessions"))
+    # What ran there ends a moment later, and would be another thing for each of the three.
+    until(lambda: not machine.running("sleep 601"))
 
 
 def break_session(machine: Machine) -> None:
