@@ -140,7 +140,7 @@ sys.exit(os.waitstatus_to_exitcode(ended[1]))
 def test_behind_an_init_all_is_stopped_as_well(world: World) -> None:
     world.spec(service("db") + service("app", "process:db"))
     world.loop(init=(sys.executable, "-c", INIT, "--"))
-    assert world.box.stop(10) == 0
+    assert world.box.stop(allowed(10.0)) == 0
     assert world.ends() == ["app", "db"]
 
 
@@ -153,7 +153,7 @@ def test_one_that_could_not_be_stopped_is_told_by_the_exit_status(world: World) 
     world.box.run("sh", "-c", f"sleep {foreign} >/dev/null 2>&1 &", uid=0)
     there = ("pgrep", "-xfu", "0", f"sleep {foreign}")
     until(lambda: world.box.run(*there, check=False).returncode == 0)
-    assert world.box.stop(10) == 1
+    assert world.box.stop(allowed(10.0)) == 1
     assert world.ends() == ["app"]
     assert "not all that it manages could be stopped" in world.box.output
 
