@@ -70,21 +70,20 @@ def _forget(layout: Layout, command_id: str) -> None:
 
 
 def _refuse_known(layout: Layout, command_id: str) -> None:
-    if os.path.lexists(path := layout.running_file(command_id)):
+    replaced = "replace it with overwrite=True (submit --overwrite)"
+    ended = "overwrite=True (submit --overwrite) once it has ended"
+    # Looked for in the order of its way, so that none is missed while it moves on; of those that
+    # were seen the last one counts: a worker writes the result before it lets go.
+    way = (
+        (os.path.join(layout.failed, f"{command_id}.json"), "was refused before", replaced),
+        (layout.pending_file(command_id), "is waiting already", replaced),
+        (layout.running_file(command_id), "is running", ended),
+        (layout.result_file(command_id), "has a result already", replaced),
+    )
+    for path, words, instead in reversed([one for one in way if os.path.lexists(one[0])]):
         raise FileExistsError(
-            f"the command '{command_id}' is running: {path}; use another id, "
-            "or overwrite=True (submit --overwrite) once it has ended"
+            f"the command '{command_id}' {words}: {path}; use another id, or {instead}"
         )
-    for path, words in (
-        (layout.pending_file(command_id), "is waiting already"),
-        (layout.result_file(command_id), "has a result already"),
-        (os.path.join(layout.failed, f"{command_id}.json"), "was refused before"),
-    ):
-        if os.path.lexists(path):
-            raise FileExistsError(
-                f"the command '{command_id}' {words}: {path}; use another id, or replace it with "
-                "overwrite=True (submit --overwrite)"
-            )
 
 
 def _put(layout: Layout, command_id: str, data: bytes) -> None:

@@ -89,6 +89,9 @@ def read(layout: Layout, command_id: str) -> Result | None:
             return {"id": command_id, "status": status}
     if _waits_under_another_name(layout, command_id):
         return {"id": command_id, "status": "waiting"}
+    # It may have been taken between the first look into running/ and the one at the names.
+    if os.path.lexists(layout.running_file(command_id)):
+        return {"id": command_id, "status": "running"}
     return ended(layout, command_id)
 
 

@@ -18,6 +18,7 @@ from reconciler.executor import (
     check_results,
     create_bash_command,
     get_latest_log,
+    results,
     wait_results,
 )
 from reconciler.executor.cli import main
@@ -68,6 +69,22 @@ def test_a_known_command_always_has_a_status(executor: Any, home: Path, patientl
     executor.start()
     assert (wait_results("two", LONG) or {})["exit_code"] == 3
     assert (wait_results("three", LONG) or {})["exit_code"] == 4
+
+
+def test_one_that_is_taken_while_it_is_looked_for_is_known(
+    executor: Any, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its file has another name, and moves on between two looks."""
+    waits, runs = home / "ai_commands/pending/zz.json", home / "ai_commands/running/id.json"
+    listed = results._waits_under_another_name
+
+    def taken_just_before(*given: Any) -> bool:
+        waits.rename(runs)
+        return listed(*given)
+
+    waits.write_text('{"command": "true", "id": "id"}')
+    monkeypatch.setattr(results, "_waits_under_another_name", taken_just_before)
+    assert check_results("id") == {"id": "id", "status": "running"}
 
 
 def test_what_was_put_aside_or_refused_is_told(
@@ -194,6 +211,8 @@ def test_of_one_whose_worker_is_about_to_let_go(executor: Any, home: Path) -> No
     running = home / "ai_commands/running/id.json"
     running.write_text("{}")
     (home / "ai_commands/completed/id.json").write_text('{"status": "succeeded"}')
+    with pytest.raises(FileExistsError, match="has a result already"):
+        create_bash_command("echo new", "id")
     letting_go = threading.Timer(0.3, running.unlink)
     letting_go.start()
     create_bash_command("echo new", "id", overwrite=True)
