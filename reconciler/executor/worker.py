@@ -140,6 +140,9 @@ class Worker:
         there = self._there()
         taken = self._pending.take_next() if there else None
         if taken is not None:
+            # What kept it from running commands is over, however long this one runs.
+            self._held_up_since = None
+            self._be_well()
             self._execute(*taken)
             return
         if self._state[0] != "idle":

@@ -49,7 +49,7 @@ class Executor:
         self.program = [sys.executable, "-m", "reconciler.executor"]
 
     def start(self, *args: str, program: list[str] | None = None) -> subprocess.Popen[bytes]:
-        """A worker whose heartbeat has been seen."""
+        """A worker that has begun to look for commands."""
         args = args or ("worker", "--home", str(self.home))
         worker = subprocess.Popen(
             [*(program or self.program), *args],
@@ -62,12 +62,27 @@ class Executor:
         )
         self.started.append(worker)
 
-        def beats() -> bool:
+        def looks() -> bool:
             assert worker.poll() is None, f"the worker ended with {worker.returncode}"
-            return f"[{worker.pid}] started" in self.event_log()
+            if f"[{worker.pid}] started" not in self.event_log():
+                return False
+            # Which it says before it sees to what others have left, and watches the folder.
+            beat = self.heartbeat()
+            begun = beat["state"] != "starting" or beat["trouble"] is not None
+            return beat["pid"] == worker.pid and begun
 
-        wait_for(beats, "a worker that says that it has started")
+        wait_for(looks, "a worker that looks for commands")
         return worker
+
+    def hurries_at(self, gate: Path) -> list[str]:
+        """A program: a worker to whose commands a thousand seconds pass once that file is there."""
+        code = (
+            "import os, sys, time, types; from reconciler.executor import runner\n"
+            f"def now(): return time.monotonic() + 1000 * os.path.exists({str(gate)!r})\n"
+            "runner.time = types.SimpleNamespace(monotonic=now)\n"
+            "from reconciler.executor.cli import main; sys.exit(main())"
+        )
+        return [sys.executable, "-c", code]
 
     def stop(self, worker: subprocess.Popen[bytes], how: int = signal.SIGTERM) -> int:
         worker.send_signal(how)

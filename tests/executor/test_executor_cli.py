@@ -10,7 +10,7 @@ import sys
 import tarfile
 
 import pytest
-from support import LONG
+from support import LONG, late
 
 from reconciler.executor import (
     check_results,
@@ -48,7 +48,10 @@ def test_how_words_become_a_command(executor):
 
 def test_codes_of_timeout_and_signal(executor):
     executor.start()
-    assert executor.run("submit", "--timeout", "0.2", "--wait", "sleep 300").returncode == 124
+    timed = executor.run("submit", "--id", "t", "--timeout", "0.2", "--wait", "sleep 300")
+    assert timed.returncode == 124
+    took = executor.result("t")["seconds"]
+    assert took >= 0.2 and not late(took, 9)
     assert executor.run("submit", "--wait", "kill -KILL $$").returncode == 128 + 9
 
 
@@ -287,11 +290,11 @@ def test_python_functions(executor, monkeypatch, patiently):
     monkeypatch.setenv("AI_CO_HOME", str(executor.home))
     assert check_results("none") is None
     assert get_latest_log() is None
-    command_id = create_bash_command("echo $A; pwd", env={"A": "b"}, cwd="/", timeout=9)
+    command_id = create_bash_command("echo $A; pwd", env={"A": "b"}, cwd="/", timeout=999)
     found = wait_results(command_id, LONG)
     assert check_results(command_id) == found
     assert found["output_tail"] == "b\n/\n"
-    assert found["timeout"] == 9
+    assert found["timeout"] == 999
     assert get_latest_log() == get_latest_log(command_id) == "b\n/\n"
     with pytest.raises(FileExistsError):
         create_bash_command("true", command_id)

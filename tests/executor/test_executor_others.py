@@ -18,12 +18,13 @@ import struct
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from support import LONG, allowed
+from support import LONG, late
 
 BOB = 65534
 TOKEN = "TOKEN-of-this-test"
@@ -129,7 +130,14 @@ class TestRoot:
         assert f"chmod o-w {pending}" in status.stdout
         waits = among.run("submit", "--id", "roots", "echo roots")
         assert "the worker runs none" in waits.stderr
+        gate = among.folder / "gate"
+        among.put("first", f"until [ -e {gate} ]; do sleep 0.01; done")
+        os.utime(pending / "first.json", (1, 1))
         pending.chmod(0o755)
+        patiently(lambda: among.heartbeat()["command"] == "first", "a running command")
+        # It is well again from then on, and not only when that has ended.
+        assert among.run("status").returncode == 0
+        gate.touch()
         assert among.result("roots")["output_tail"] == "roots\n"
         assert f"user {BOB} owns the file" in among.reason("a.json")
         assert not (among.folder / "a").exists()
@@ -271,6 +279,23 @@ def give_by_list(folder: Path, uid: int) -> None:
         pytest.skip("this file system has no access lists")
 
 
+def files_with_modes(folder: Path) -> dict[Path, int]:
+    """All files below, those of other folders than the worker's own left out.
+
+    The one in which the next heartbeat is made comes and goes, and nobody else may enter it. So
+    do the files of a command that has just ended.
+    """
+    found = {}
+    for top, folders, names in os.walk(folder):
+        folders[:] = [name for name in folders if not name.endswith(".reconcile")]
+        for path in (Path(top, name) for name in names):
+            with contextlib.suppress(FileNotFoundError):
+                status = path.lstat()
+                if stat.S_ISREG(status.st_mode):
+                    found[path] = stat.S_IMODE(status.st_mode)
+    return found
+
+
 def test_only_its_user_reads_what_an_executor_writes(executor: Any, patiently: Any) -> None:
     old = executor.base / "completed" / "old.json"
     executor.make_folders()
@@ -281,21 +306,19 @@ def test_only_its_user_reads_what_an_executor_writes(executor: Any, patiently: A
     executor.put("by-hand", f"until [ -e {gate} ]; do sleep 0.01; done", env={"A": TOKEN})
     patiently(lambda: "by-hand.pid" in executor.names("running"), "a running command")
     executor.run("submit", "--id", "waits", "--env", f"A={TOKEN}", "echo x")
-    # Not rglob: the folder in which the next heartbeat is made comes and goes.
-    found = (Path(top, name) for top, _, names in os.walk(executor.home) for name in names)
-    files = [path for path in found if path.is_file()]
+    files = files_with_modes(executor.home)
     assert {"waits.json", "by-hand.json", "by-hand.log", "by-hand.lock"} <= {p.name for p in files}
-    readable = {path.name for path in files if path.stat().st_mode & 0o077}
+    readable = {path.name for path, mode in files.items() if mode & 0o077}
     assert readable == {"heartbeat"}
     assert TOKEN not in (executor.base / "heartbeat").read_text()
     gate.touch()
     executor.put("no", None, env={"A": TOKEN})
     executor.reason("no.json")
     executor.result("waits")
-    found = (Path(top, name) for top, _, names in os.walk(executor.base) for name in names)
-    after = [path for path in found if path.is_file() and path.parent != executor.base]
+    after = files_with_modes(executor.base)
     assert "waits.log" in {path.name for path in after}
-    assert {path.name for path in after if path.stat().st_mode & 0o077} == set()
+    readable = {path.name for path, mode in after.items() if mode & 0o077}
+    assert readable == {"heartbeat"}
 
 
 def test_a_variable_opens_what_an_executor_writes(executor: Any) -> None:
@@ -550,16 +573,20 @@ def test_a_fast_writer_that_does_not_end_by_term_is_bounded(executor: Any, patie
     executor.start()
     log = executor.base / "logs" / "a.log"
     executor.put("a", "trap '' TERM XFSZ; sleep 0.5; while :; do dd if=/dev/zero bs=1M; done")
-    sizes = [0]
+    seen = [(time.monotonic(), 0)]
 
     def over() -> bool:
         with contextlib.suppress(FileNotFoundError):
-            sizes.append(log.stat().st_blocks * 512)
+            seen.append((time.monotonic(), log.stat().st_blocks * 512))
         return bool((executor.base / "completed" / "a.json").exists())
 
     patiently(over, "its end")
     assert executor.result("a")["reason"].startswith("output over 104857600 bytes")
-    assert 100 * 2**20 < max(sizes) < 400 * 2**20
+    most = max(size for _, size in seen)
+    assert most > 100 * 2**20
+    # How much that is depends on how soon the worker is given a processor; not how long it goes on.
+    grew = min(at for at, size in seen if size == most) - max(at for at, size in seen if not size)
+    assert most < 400 * 2**20 or not late(grew, 2.0)
     assert log.stat().st_size < 100 * 2**20 + 200
 
 
@@ -606,7 +633,9 @@ def test_a_look_at_what_is_open_has_an_end(
         writer = subprocess.Popen(["sleep", "300"], stdout=log)
     try:
         with (tmp_path / "log").open("rb") as log:
-            assert list(openfiles.writers(log.fileno())) == [writer.pid]
+            with monkeypatch.context() as patch:  # However long it takes here.
+                patch.setattr(openfiles, "_LONGEST", LONG)
+                assert list(openfiles.writers(log.fileno())) == [writer.pid]
             monkeypatch.setattr(openfiles, "_LONGEST", 0.0)
             monkeypatch.setattr(openfiles, "_STEP", 1)
             assert list(openfiles.writers(log.fileno())) == []
@@ -619,14 +648,15 @@ def test_a_timeout_ends_the_whole_tree(
     executor: Any, orphan: Any, alive: Any, patiently: Any
 ) -> None:
     """Also who has left the group and the session, as long as his parent runs or he writes."""
-    executor.start()
-    child, writer = executor.folder / "child", executor.folder / "writer"
+    child, writer, over = (executor.folder / name for name in ("child", "writer", "over"))
+    executor.start(program=executor.hurries_at(over))
     executor.put(
         "t",
         f"setsid sh -c 'echo $$ > {child}; exec sleep 300' >/dev/null 2>&1 & "
         f"(setsid sh -c 'echo $$ > {writer}; exec sleep 300' &); wait",
-        timeout=round(allowed(1.2), 1),  # Both have begun by then.
+        timeout=500,
     )
     pids = [orphan(executor.pid_from(path)) for path in (child, writer)]
+    over.touch()
     assert executor.result("t")["status"] == "timed_out"
     assert not any(alive(pid) for pid in pids)

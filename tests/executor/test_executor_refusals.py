@@ -6,8 +6,10 @@ import json
 import os
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
-from support import passed
+import pytest
+from support import LONG
 
 from reconciler.executor import queue
 from reconciler.executor.commandfile import CommandRefused
@@ -132,29 +134,87 @@ def test_names_that_are_not_meant(executor):
     assert executor.names("pending") == [".hidden.json", ".json", "half.json.tmp", "notes.txt"]
 
 
+@pytest.fixture
+def layout(tmp_path):
+    """A home with its folders, for what is done without a worker."""
+    made = Layout(str(tmp_path / "co"))
+    for path in made.directories():
+        os.close(opened(path, make=True, notes=[]))
+    return made
+
+
+PATIENT = (
+    "import sys; from reconciler.executor import queue\n"
+    f"queue.SETTLE = queue.SETTLE_MOST = {10 * LONG}\n"
+    "from reconciler.executor.cli import main; sys.exit(main())"
+)
+"""A worker that waits for the rest of a file for longer than any test takes."""
+
+
 def test_slow_writer_is_waited_for(executor):
-    executor.start()
+    executor.start(program=[executor.program[0], "-c", PATIENT])
     path = executor.base / "pending" / "slow.json"
-    parts = ['{"comm', 'and": "echo ', "ran", '", "timeout": 5', "}"]
+    parts = ['{"comm', 'and": "echo ', "ran", '", "timeout": 500', "}"]
     with path.open("w") as file:
-        for part in parts:
+        for number, part in enumerate(parts):
             file.write(part)
             file.flush()
             if part != "}":
-                passed(0.3)  # in all more than the second that a broken file is given
+                # For this one the worker has looked at all that is there.
+                executor.put(f"good{number}", "true")
+                executor.result(f"good{number}")
                 assert path.exists(), "taken before it was whole"
     assert executor.result("slow")["output_tail"] == "ran\n"
     assert executor.names("failed") == []
 
 
+@pytest.mark.parametrize("ends", [True, False])
+def test_a_file_is_waited_for_as_long_as_it_changes(layout, monkeypatch, ends):
+    """In all for longer than a broken file is given."""
+    now = time.time()
+    clock = SimpleNamespace(time=lambda: now, monotonic=lambda: now, sleep=time.sleep)
+    monkeypatch.setattr(queue, "time", clock)
+    pending = queue.Pending(layout, EventLog(layout.event_log, 0o600))
+    path = Path(layout.pending, "slow.json")
+
+    def taken():
+        pending.look_again(True)
+        return pending.take_next()
+
+    for part in ('{"comm', 'and": "echo ', "ran", '"'):
+        with path.open("a") as file:
+            file.write(part)
+        os.utime(path, (now, now))
+        assert taken() is None
+        assert path.exists()
+        now += 0.9 * queue.SETTLE
+    if ends:
+        with path.open("a") as file:
+            file.write("}")
+        claim, command = taken()
+        claim.finish()
+        assert command.command == "echo ran"
+    else:
+        assert taken() is None
+        assert path.exists()
+        now += 0.2 * queue.SETTLE
+        assert taken() is None
+        assert "not JSON" in Path(layout.failed, "slow.json.reason").read_text()
+        assert not path.exists()
+
+
 def test_writer_that_stops_in_the_middle(executor):
-    executor.start()
-    began = time.monotonic()
+    worker = executor.start(program=[executor.program[0], "-c", PATIENT])
     (executor.base / "pending" / "half.json").write_text('{"command": "ec')
     executor.put("good", "true")
     executor.result("good")
     assert "half.json" in executor.names("pending")
+    executor.stop(worker)
+    executor.start()
     assert "not JSON" in executor.reason("half.json")
+    began = time.monotonic()
+    (executor.base / "pending" / "half2.json").write_text('{"command": "ec')
+    assert "not JSON" in executor.reason("half2.json")
     assert time.monotonic() - began > 0.9
 
 
@@ -180,11 +240,8 @@ def test_result_is_never_overwritten(executor):
     assert (executor.base / "logs" / "twice.log").read_text() == "first\n"
 
 
-def test_what_has_the_name_of_one_that_was_refused_is_another_one(tmp_path, monkeypatch):
+def test_what_has_the_name_of_one_that_was_refused_is_another_one(layout, monkeypatch):
     """Whoever submits may write the next one as soon as the name is free."""
-    layout = Layout(str(tmp_path / "co"))
-    for path in layout.directories():
-        os.close(opened(path, make=True, notes=[]))
     pending = Path(layout.pending)
     command(id="known")(Path(layout.completed) / "known.json")
     command(id="known")(pending / "next.json")
