@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support import Machine, until
+from support import Machine, ends_before_it_is_proved, until
 
 from reconciler.host import process_snapshot
 from reconciler.host.clock import Clock
@@ -152,7 +152,11 @@ def test_daemons_are_looked_at_once_each(machine: Machine, counted: Counted, num
 def test_what_a_failed_start_has_left_is_not_looked_for_all_the_time(
     machine: Machine, counted: Counted
 ) -> None:
-    spec = machine.spec(f"processes: {{w: {{command: 'sleep {MARK}888 & sleep 0.05; exit 3'}}}}\n")
+    number = machine.base / "number"
+    with open(counted.file.with_name("sitecustomize.py"), "a") as hook:
+        hook.write(ends_before_it_is_proved("process:w", number))
+    command = f"echo $$ >{number}; sleep {MARK}888 & sleep 0.05; exit 3"
+    spec = machine.spec(f"processes: {{w: {{command: '{command}'}}}}\n")
     counted.forget()
     machine.once(spec, status=1)
     # It may yet leave its session, for half a second.
@@ -166,7 +170,7 @@ def test_what_a_failed_start_has_left_is_not_looked_for_all_the_time(
 def test_command_lines_are_read_once_for_all_that_match(
     machine: Machine, counted: Counted, number: int, request: pytest.FixtureRequest
 ) -> None:
-    started = [subprocess.Popen(["sleep", f"{MARK}7{at:03}"]) for at in range(30)]
+    started = [subprocess.Popen(["sleep", f"{MARK}7{at:03}"]) for at in range(40)]
     request.addfinalizer(lambda: [(one.kill(), one.wait()) for one in started])
     marks = [f"{MARK}7{at:03}" for at in range(number)]
     lines = [
@@ -174,12 +178,17 @@ def test_command_lines_are_read_once_for_all_that_match(
         for at, mark in enumerate(marks)
     ]
     spec = machine.spec("\n".join(["processes:", *lines]))
-    others = set(machine.running(f"sleep {MARK}7"))
+    numbers = [one.pid for one in started]
+    matched, others = set(numbers[:number]), set(numbers[number:])
     machine.converged(spec)
     counted.forget()
     machine.once(spec)
     assert counted.reads(others, "cmdline") == dict.fromkeys(others, 1)
     assert counted.reads(others, "stat") == dict.fromkeys(others, 1)
+    # What matches is looked at once more, each for itself.
+    for name, most in (("cmdline", 2), ("stat", 3)):
+        seen = counted.reads(matched, name)
+        assert seen.keys() == matched and max(seen.values()) <= most, seen
 
 
 @pytest.mark.parametrize("number", [2, 20])
@@ -305,13 +314,31 @@ def test_an_idle_loop_makes_no_process_and_reads_each_record_once(
 
     until(lambda: len(pids(machine)) == 3)
     until(rests)
-    before, ours = loop.passes(), pids(machine)
-    counted.forget()
+    ours = pids(machine)
+
+    def between() -> int | None:
+        """How many passes there were, when none is under way."""
+        seen = loop.pulse()
+        return seen.done if seen is not None and seen.begun == seen.done else None
+
+    def begin() -> int | None:
+        first = between()
+        counted.forget()
+        return first if between() == first else None
+
+    def end() -> tuple[int, list[str]] | None:
+        last, seen = between(), counted.all()
+        # Another one may have come while that was read.
+        return (last, seen) if last is not None and last == between() else None
+
+    first = until(begin)
     passes(5)
-    made, seen = loop.passes() - before, counted.all()
-    assert counted.of("os.fork") == counted.of("^sql ") == counted.of("os.listdir /proc$") == 0
-    assert set(counted.reads(ours, "stat").values()) <= {made, made + 1}
-    assert len(seen) <= 15 * (made + 1), seen
+    last, seen = until(end)
+    made = last - first
+    assert not [one for one in seen if re.search("os.fork|^sql |os.listdir /proc$", one)]
+    stats = Counter(one for one in seen if one in {f"open /proc/{pid}/stat" for pid in ours})
+    assert len(stats) == 3 and set(stats.values()) == {made}, (stats, made)
+    assert len(seen) <= 15 * made, seen
 
     spec.write_text(spec.read_text().replace("w2: {", "w2: {env: {A: b}, "))
     until(lambda: len(pids(machine)) == 3 and len(pids(machine) - ours) == 1)

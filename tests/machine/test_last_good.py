@@ -48,11 +48,10 @@ class Known:
         )
         self.spec = machine.spec(self.text)
         loop = looping(self.spec).up()
-        until(lambda: machine.running(self.mark))
+        pids = [machine.only(mark) for mark in (self.mark, self.withenv)]
         loop.kill()
-        for mark in (self.mark, self.withenv):
-            for pid in machine.running(mark):
-                os.kill(pid, signal.SIGKILL)
+        for pid in pids:
+            os.kill(pid, signal.SIGKILL)
 
     def unwanted_runs(self) -> subprocess.Popen[bytes]:
         words = ["sh", "-c", "sleep 600; :", self.unwanted]

@@ -211,9 +211,11 @@ def test_who_supervises_it_hears_of_every_turn(machine: Machine, looping: Any) -
         # Twice: also while it has nothing to do.
         hears("WATCHDOG=1")
         hears("WATCHDOG=1")
+        before = loop.passes()
         loop.send(signal.SIGHUP)
         hears("RELOADING=1")
         hears("READY=1")
+        until(lambda: loop.passes() > before)  # None is under way that would make it anew.
         (machine.base / "d").rmdir()
         (machine.base / "d").write_text("no folder")
         loop.send(signal.SIGUSR1)

@@ -30,7 +30,14 @@ def made(machine: Machine) -> tuple[Path, int]:
     """The spec, and the number of the server that runs it."""
     spec = machine.spec(SPEC.format(MARK))
     machine.once(spec)
+    # A pane becomes its program a moment later.
+    until(lambda: len(machine.running(f"sleep {MARK}")) == 2)
     return spec, int(machine.tmux("display-message", "-p", "#{pid}"))
+
+
+def answers(machine: Machine, server: int) -> None:
+    """Wait until it listens again; the socket of one that has ended may still be there."""
+    until(lambda: machine.tmux("display-message", "-p", "#{pid}").strip() == str(server))
 
 
 def folder(machine: Machine) -> Path:
@@ -62,10 +69,10 @@ def test_a_pass_gets_the_socket_back(machine: Machine) -> None:
 
 
 def test_what_a_plan_says_gets_the_socket_back(machine: Machine) -> None:
-    spec, _ = made(machine)
+    spec, server = made(machine)
     shutil.rmtree(folder(machine))
     machine.run("sh", "-c", remedy(machine, spec)[1])
-    until((folder(machine) / "default").exists)
+    answers(machine, server)
     machine.converged(spec)
 
 
@@ -80,7 +87,7 @@ def test_a_server_that_does_not_answer_is_unknown(machine: Machine) -> None:
         os.kill(server, signal.SIGCONT)
     assert {one["id"] for one in report["unknown"]} == {"session:s", "session:t", "process:p"}
     assert machine.running("sleep") == before
-    until((folder(machine) / "default").exists)
+    answers(machine, server)
     machine.converged(spec)
 
 
@@ -96,7 +103,7 @@ def test_another_server_has_its_name_meanwhile(machine: Machine) -> None:
     assert f"the tmux server {server} has panes of ours" in reason
     machine.tmux("kill-server")
     machine.run("sh", "-c", command)
-    until((folder(machine) / "default").exists)
+    answers(machine, server)
     machine.converged(spec)
 
 

@@ -23,7 +23,7 @@ def work():
     held, files = bytearray(32 << 20), [open(os.devnull) for _ in range(30)]
     with open(sys.argv[1], "a") as file:
         file.write(str(os.getpid()) + "\\n")
-    time.sleep(60)
+    threading.Event().wait()
 
 threading.Thread(target=work).start()
 time.sleep(0.2)

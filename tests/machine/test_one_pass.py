@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support import Machine, until, within
+from support import Machine, ends_before_it_is_proved, until, within
 
 
 def spec(machine: Machine, text: str) -> Path:
@@ -228,10 +228,14 @@ def test_what_needs_a_check_that_fails_is_left(machine: Machine) -> None:
     until(starts)
 
 
-def test_what_needs_a_process_waits_whether_that_has_held(machine: Machine) -> None:
+def test_what_needs_a_process_waits_whether_that_has_held(machine: Machine, tmp_path: Path) -> None:
+    number = machine.base / "bad"
+    hook = ends_before_it_is_proved("process:bad", number)
+    (tmp_path / "sitecustomize.py").write_text(hook)
+    machine.environ["PYTHONPATH"] = str(tmp_path)
     path = machine.spec(
         "processes:\n"
-        "  bad: {command: [sleep, '0.1']}\n"
+        f"  bad: {{command: 'echo $$ >{number}; exec sleep 0.1'}}\n"
         "  good: {command: [sleep, '90931']}\n"
         "  of_bad: {command: [sleep, '90932'], needs: ['process:bad']}\n"
         "  of_good: {command: [sleep, '90933'], needs: ['process:good']}\n"
