@@ -23,6 +23,7 @@ from reconciler.host.processes import (
     environment,
     look_up,
     owner_of,
+    read_proc,
     session_tag,
 )
 
@@ -37,6 +38,7 @@ _GLANCE = 0.1
 _TOGETHER = 0.005
 _COMMAND = "AI_COMMAND_ID"
 """Environment variable of the executor's commands, which outlive its worker."""
+_OF_PANE = ("TMUX", "TMUX_PANE")
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,6 +177,12 @@ class Descendants:
         servers = {entries[pid].parent for pid in panes}
         for uid in started.uids:
             servers |= {pid for pid in found if table.marks_below(uid, pid) - {started.mark}}
+        # What tmux runs for itself, as utempter(8), or has forked and is no pane's program yet.
+        tmux = {pid for pid in servers if (read_proc(pid, "comm", 64) or b"").startswith(b"tmux")}
+        for pid in environs.keys() & entries.keys():
+            parent = entries[pid].parent
+            if parent in tmux and _place(environs[pid]) in (_place(environs[parent]), _place({})):
+                theirs.add(pid)
         theirs |= panes
         theirs = table.led(table.below(theirs)) | servers if theirs else servers
         for pid, environ in environs.items():
@@ -183,6 +191,11 @@ class Descendants:
             if environ.get(MARK, started.mark) != started.mark or command:
                 theirs.add(pid)
         return theirs - ({self._leader.pid} if self._leader is not None else set())
+
+
+def _place(environ: Mapping[str, str]) -> tuple[str | None, ...]:
+    """What tmux says to the programs of its panes: where they are."""
+    return tuple(map(environ.get, _OF_PANE))
 
 
 Ending = Generator[tuple[Collection[Identity], float], ProcessSnapshot, None]

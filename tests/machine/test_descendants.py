@@ -22,6 +22,7 @@ from reconciler.host.clock import Clock
 from reconciler.host.descendants import Descendants, Started, end_all, ending
 from reconciler.host.process_snapshot import Carrier, ProcessSnapshot, carrier
 from reconciler.host.processes import Identity, ProcessEntry, Processes, look_up, session_tag
+from reconciler.host.tmux import SESSION
 from reconciler.kinds.process import KIND, observed
 from reconciler.kinds.process.actions import StopLeft
 from reconciler.kinds.process.match import RunningProcesses
@@ -414,11 +415,28 @@ def test_a_tmux_server_that_it_has_started_stays_with_what_others_have_there(wor
     assert [now.parent for one in (inside, pane) if (now := look_up(one.pid))] == [
         server.parent
     ] * 2
-    gone = world.spec(script, ", state: absent", more=more)
-    until(lambda: world.machine.reconcile("--once", gone).returncode == 0)
+    world.machine.once(world.spec(script, ", state: absent", more=more))
     assert not alive(leader) and not alive(own)
     assert alive(inside) and alive(pane)
     world.machine.converged(world.spec(script, ", state: absent", more=more))
+
+
+def test_what_a_tmux_server_that_stays_does_for_itself_is_not_left_behind(world: World) -> None:
+    """As utempter(8) for a pane that has ended, or what it has forked and is no program yet."""
+    server = world.base / "tmux: server"
+    server.write_text(
+        f"#!/bin/sh\n{SESSION}=s TMUX=t TMUX_PANE=%0 {world.child} pane &\n"
+        f"TMUX=t TMUX_PANE=%1 {world.child} own &\n{world.child} itself &\nwait\n"
+    )
+    server.chmod(0o755)
+    script = f"setsid '{server}' &\nexec CHILD lead"
+    world.machine.once(world.spec(script))
+    pane, own, itself, leader = (world.begun(name) for name in ("pane", "own", "itself", "lead"))
+    gone = world.spec(script, ", state: absent")
+    world.machine.once(gone)
+    assert not alive(leader) and not alive(own)
+    assert alive(pane) and alive(itself)
+    world.machine.converged(gone)
 
 
 @pytest.mark.root
