@@ -309,7 +309,7 @@ def test_the_answer_is_what_was_done(served: Served) -> None:
     served.requests.looked(one, PLAN, [STEP.id], True)
     served.requests.did(one, Outcome(STEP, "done"))
     served.requests.over(one)
-    asker.join(5)
+    asker.join(LONG)
     (answer,) = served.found
     assert answer is not None and (answer.word, answer.pid) == ("done", os.getpid())
     ((text, style),) = answer.lines
@@ -330,7 +330,7 @@ def test_without_an_answer_the_asker_is_let_go(served: Served, how: str) -> None
         for _ in range(20_000 if how == "too long" else 1):
             served.requests.did(one, Outcome(STEP, "done"))
         served.requests.over(one)
-    asker.join(5)
+    asker.join(LONG)
     assert served.found == [None]
 
 
@@ -339,7 +339,7 @@ def test_what_has_nothing_to_do_answers_when_it_has_looked(served: Served) -> No
     served.tend(lambda: served.requests._waiting)
     served.requests.begun(one)
     served.requests.looked(one, PLAN, [], True)
-    asker.join(5)
+    asker.join(LONG)
     (answer,) = served.found
     assert answer is not None and answer.word == "as declared"
     served.requests.over(one)
@@ -384,5 +384,5 @@ def test_many_who_ask_have_one_pass(served: Served) -> None:
     served.requests.looked(one, PLAN, [], False)
     served.requests.over(one)
     for asker in askers:
-        asker.join(5)
+        asker.join(LONG)
     assert [answer is not None and answer.word for answer in served.found] == ["shared"] * 5
