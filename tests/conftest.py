@@ -19,8 +19,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import settings
 from looping import Looping
 from support import CHECKOUT, LIKE, LONG, Machine, until
+
+# Whoever has no processor for a moment is late. Before any module of tests is read, which binds it.
+settings.register_profile("here", database=None, deadline=None)
+settings.load_profile("here")
 
 _OWN = ("HOME", "TMUX_TMPDIR", "XDG_STATE_HOME", "XDG_CONFIG_HOME")
 _UNSET = ("RECONCILE_SPEC", "STATE_DIRECTORY", "AI_CO_HOME", "TMUX", "TMUX_PANE", "NO_COLOR")

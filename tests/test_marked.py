@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import assume, given
 from hypothesis import strategies as st
 from support import LONG
 
@@ -22,9 +22,6 @@ from reconciler.kinds import block
 from reconciler.kinds.cron import lines as cronlines
 from reconciler.kinds.cron.lines import rendered, shown
 from reconciler.kinds.cron.table import CronEntry, CronTable, changed, table
-
-settings.register_profile("here", database=None, deadline=None)
-settings.load_profile("here")
 
 CRONTABS = sorted(
     path for path in (Path(__file__).parent / "golden/crontabs").iterdir() if not path.suffix

@@ -5,16 +5,13 @@ from __future__ import annotations
 import itertools
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from reconciler.base.text import printable
 from reconciler.core.attributes import Attributes
 from reconciler.core.model import diff
 from reconciler.core.order import Cycle, in_order
-
-settings.register_profile("here", database=None, deadline=None)
-settings.load_profile("here")
 
 NAMES = st.lists(st.text("abcdefgh", min_size=1, max_size=3), unique=True, max_size=12)
 
