@@ -29,7 +29,7 @@ def later(*given, **more):
             continue
         done.append(owner)
         def broken(self, *given, meant=getattr(owner, os.environ["BROKEN"]), **more):
-            if "0dd" in repr(given):
+            if "peculiar" in repr(given):
                 raise RuntimeError("broken")
             return meant(self, *given, **more)
         setattr(owner, os.environ["BROKEN"], broken)
@@ -249,13 +249,13 @@ def test_a_fault_in_what_is_said_of_one_is_confined_to_it(
 ) -> None:
     """In each kind that is asked it, of the one resource with a name that makes it fail."""
     sections = good(machine.base)
-    top = machine.base / "0dd"
+    top = machine.base / "peculiar"
     (top / "old").mkdir(parents=True)
     (top / "file").touch(0o600)
     (top / "old/file").touch()
     text = json.dumps(sections).replace(str(machine.base / "good"), str(top))
-    more = json.loads(re.sub(r'"good(\.timer)?": ', r'"0dd\1": ', text))
-    more["cron"]["0dd"]["command"] = ["/bin/true", "0dd"]
+    more = json.loads(re.sub(r'"good(\.timer)?": ', r'"peculiar\1": ', text))
+    more["cron"]["peculiar"]["command"] = ["/bin/true", "peculiar"]
     sections = {name: {**each, **more[name]} for name, each in sections.items()}
     spec = written(machine, sections)
     (tmp_path / "sitecustomize.py").write_text(HOOK)
