@@ -10,7 +10,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from support import Machine, passed, until
+from support import Machine, open_files, passed, until
 
 from reconciler.base.errors import UnknownState
 from reconciler.host import bounded, command, processes, progress
@@ -34,20 +34,29 @@ def test_what_one_waits_for_a_processor_does_not_count(
     machine: Machine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     waited = 0.0
-    monkeypatch.setattr(progress, "starved", lambda pid: waited)
+    over = machine.base / "over"
+    until_then = ["/bin/sh", "-c", f"until [ -e {over} ]; do sleep 0.01; done"]
+
+    def starved(pid: int) -> float:
+        if waited:
+            over.touch()  # It is asked for when the time is over.
+        return waited
+
+    monkeypatch.setattr(progress, "starved", starved)
     monkeypatch.setattr(progress, "_deadline", [])
 
     def works() -> None:
-        answer(lambda: subprocess.run(["sleep", "1.5"]) and b"", 1.0)
+        answer(lambda: subprocess.run(until_then) and b"", 1.0)
 
     def program() -> None:
-        command.run(["/bin/sleep", "1.5"], timeout=1.0)
+        command.run(until_then, timeout=1.0)
 
     def later() -> None:
         command.run(["/bin/true"], timeout=20.0)
 
     for work in (works, program, later):
         waited = 0.0
+        over.unlink(missing_ok=True)
         if work is later:
             progress.limit_waits(0.0)
         with pytest.raises(UnknownState):
@@ -119,7 +128,7 @@ def test_a_stop_leaves_neither_a_descriptor_nor_a_child_that_nobody_has_asked(
         return ProcessSnapshot(zombies=True).children.get(os.getpid(), [])
 
     stops = Stops(Clock(), "*", str(machine.base))
-    before, others = os.listdir("/proc/self/fd"), children()
+    before, others = open_files(), children()
     with subprocess.Popen(["sleep", "300"]) as one:
         entry = processes.look_up(one.pid)
         assert entry is not None
@@ -128,7 +137,7 @@ def test_a_stop_leaves_neither_a_descriptor_nor_a_child_that_nobody_has_asked(
 
     def gone() -> bool:
         stops.tend(stops.descriptors())
-        return len(os.listdir("/proc/self/fd")) == len(before)
+        return not open_files() - before
 
     until(gone, 5.0)
     assert stops.due() is None

@@ -313,8 +313,10 @@ def test_commands_of_an_executor_are_counted_within_a_bound(
         ("pending", "running", "completed", "failed"))}  # fmt: skip
     assert commands(str(tmp_path), walltime) == unknown
     folder.mkdir(parents=True)
+    now = time.time()
     for number in range(9):
-        aged(folder / f"{number}.json", number, '{"status": "failed", "exit_code": 1}')
+        path = aged(folder / f"{number}.json", 0, '{"status": "failed", "exit_code": 1}')
+        os.utime(path, (now - number,) * 2)
     (folder / "0.json").write_text('{"status": [1], "exit_code": 1e400}')
     os.mkfifo(folder / "fifo.json")
     found = commands(str(tmp_path), walltime)

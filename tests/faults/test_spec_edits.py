@@ -159,8 +159,11 @@ def unknown(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_where_writers_cannot_be_known_a_second_counts(
     file: Path, unknown: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with pytest.raises(BeingWritten, match="less than 1 s ago"):
-        made(reading(file))
+    with monkeypatch.context() as patch:
+        saved = file.stat().st_mtime
+        patch.setattr(settled_module.time, "time", lambda: saved + 0.9)
+        with pytest.raises(BeingWritten, match="less than 1 s ago"):
+            made(reading(file))
     # The clock of its server is ahead: what counts is how long it has been as it is.
     ahead = time.time() + 3600
     os.utime(file, (ahead, ahead))
@@ -446,7 +449,7 @@ def test_a_change_of_the_way_to_an_include_is_noticed_at_once(
     (base / "new").rename(base / "later")
     until((base / "from-two").is_dir)
     (base / "later").unlink()
-    until(lambda: loop.names().count("invalid") == 2)
+    until(lambda: loop.names().count("invalid") >= 2)
     (base / "later").mkdir()
     (base / "later/x.yaml").write_text(f"directories: {{x: {{path: {base}/from-three}}}}\n")
     until((base / "from-three").is_dir)
