@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import NoReturn
 
 import pytest
-from support import Machine, until
+from support import LONG, Machine, until
 from support import within as promised
 
 from reconciler.base.errors import UnknownState
@@ -37,7 +37,8 @@ def test_a_command_line_that_a_pattern_never_ends_with(
     machine: Machine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     name = "a" * 30_000
-    with subprocess.Popen(["/bin/sh", "-c", "read x", "sh", name], stdin=subprocess.PIPE) as one:
+    argv = ["/bin/sh", "-c", "read x", f"of-{os.getpid()}", name]
+    with subprocess.Popen(argv, stdin=subprocess.PIPE) as one:
         is_the_program(one.pid)
         with promised(20), pytest.raises(UnknownState, match="longer than 2 s"):
             ProcessSearch(ProcessSnapshot()).with_command_line("(a+)+b$", os.getuid())
@@ -49,9 +50,10 @@ def test_a_command_line_that_a_pattern_never_ends_with(
                     table.with_command_line(f"(a+)+b{number}$", os.getuid())
                 why.append(str(given_up.value))
             assert ["others took longer" in words for words in why] == [False] * 3 + [True] * 17
-        # The alarm is off, and the one who had it has it again.
+        # The alarm is off, and the one who had it has it again. However long the look takes here.
+        monkeypatch.setattr(process_search, "_MATCHING", LONG)
         found = ProcessSearch(ProcessSnapshot()).with_command_line(
-            "^/bin/sh -c read x sh a{30}", os.getuid()
+            f"^/bin/sh -c read x of-{os.getpid()} a{{30}}", os.getuid()
         )
         assert [each.pid for each in found] == [one.pid]
         assert one.stdin is not None
@@ -66,13 +68,14 @@ def test_what_somebody_calls_a_set_user_id_program_hides_no_process_of_roots(fre
         program = shutil.copy("/bin/cat", folder)
         Path(program).chmod(0o4755)
         nobody = ["setpriv", "--reuid=65534", "--clear-groups"]
-        argv = [*nobody, program, "-", "a" * 30_000]
+        # Not as one of root's of another test.
+        argv = [*nobody, program, "-", "c" * 30_000]
         with subprocess.Popen(argv, stdin=subprocess.PIPE) as one:
             try:
                 until(lambda: os.readlink(f"/proc/{one.pid}/exe") == program)
                 is_the_program(one.pid)
                 assert os.stat(f"/proc/{one.pid}").st_uid == 0
-                assert ProcessSearch(ProcessSnapshot()).with_command_line("(a+)+b$", 0) == []
+                assert ProcessSearch(ProcessSnapshot()).with_command_line("(c+)+b$", 0) == []
             finally:
                 one.kill()
 
