@@ -78,6 +78,15 @@ def test_a_loop_sums_up_what_was(
     assert receiver.bodies()[1].splitlines()[0].startswith(f"report of {period} s, ")
 
 
+def told_all(machine: Machine, spec: Path) -> None:
+    """A pass, and those that deliver what it has not within its ten seconds."""
+    machine.once(spec)
+    while stored(machine, "SELECT seq FROM outbox"):
+        with contextlib.closing(sqlite3.connect(machine.state / "demo/store.db")) as base, base:
+            base.execute("UPDATE outbox SET due = 0")
+        machine.once(spec)
+
+
 def a_while_ago(machine: Machine, seconds: float) -> None:
     """As if the reports of before had been made so much earlier."""
     with contextlib.closing(sqlite3.connect(machine.state / "demo/store.db")) as base, base:
@@ -90,7 +99,7 @@ def test_single_passes_report_once_after_a_long_pause(machine: Machine, receiver
     machine.once(spec)
     a_while_ago(machine, 130.0)
     machine.reconcile("--pause", "process:p", spec, "--reason", "new disk")
-    machine.once(spec)
+    told_all(machine, spec)
     (body,) = receiver.bodies()
     assert "process:p is paused since " in body
     assert "new disk" in body
@@ -105,7 +114,7 @@ def test_a_week_says_what_was_used_and_a_month_has_a_diagnosis(
     spec = told(machine, receiver, "[7d, 30d]")
     machine.once(spec)
     a_while_ago(machine, 8 * 86400)
-    machine.once(spec)
+    told_all(machine, spec)
     (week,) = receiver.bodies()
     assert week.startswith("report of 8 d, ")
     (line,) = (line for line in week.splitlines() if line.startswith("- process:p: "))
