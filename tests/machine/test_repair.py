@@ -16,7 +16,7 @@ from typing import Any
 
 from looping import Looping
 from receiver import Receiver
-from support import LONG, Machine, late, until, within
+from support import LONG, Machine, freeze, late, until, within
 
 NAMES = [
     "diagnose",
@@ -54,6 +54,12 @@ def pid_of(machine: Machine, text: str = "sleep 90800") -> int:
     return pid
 
 
+def started(machine: Machine, text: str = "sleep 90800") -> int:
+    """The same, once the shell that has become it has done all that it does before."""
+    until(lambda: text in machine.ours().values())
+    return pid_of(machine, text)
+
+
 def test_it_brings_all_up_and_a_second_one_changes_nothing(machine: Machine) -> None:
     check = "checks: {c: {command: [test, -d, d], every: 1h}}\n"
     spec = small(machine, more=check.replace(" d]", f" {machine.base}/d]"))
@@ -80,9 +86,12 @@ def test_what_was_given_up_is_forgiven_and_what_is_paused_is_left_alone(machine:
     rc = machine.base / "rc"
     command = f"'test -e {ready} && exec sleep 90800'"
     spec = small(machine, command, f"blocks: {{b: {{path: {rc}, content: x}}}}\n")
-    for _ in range(4):
+
+    def given_up() -> bool:
         machine.reconcile("--once", spec)
-    assert "gave up" in str(machine.plan(spec)["skipped"])
+        return "gave up" in str(machine.plan(spec)["skipped"])
+
+    until(given_up)
     machine.reconcile("--pause", "block:b", spec, "--reason", "later")
     rc.write_text("")
     ready.touch()
@@ -140,7 +149,7 @@ def test_a_process_that_a_signal_has_stopped_is_started_anew(machine: Machine) -
     spec = small(machine)
     machine.once(spec)
     pid = pid_of(machine)
-    os.kill(pid, signal.SIGSTOP)
+    freeze(pid)
     assert machine.steps(spec) == []  # It may be meant to be stopped.
     found = repaired(machine, spec)
     assert changed(found) == [("restart", "process:p")]
@@ -155,9 +164,9 @@ def test_beside_a_loop_that_is_well_the_loop_mends(
     ready.touch()
     spec = small(machine, f"'test -e {ready} && exec sleep 90800'")
     loop = looping(spec).up()
-    until(lambda: machine.running("sleep 90800"))
+    pid = started(machine)
     ready.unlink()
-    os.kill(pid_of(machine), signal.SIGKILL)
+    os.kill(pid, signal.SIGKILL)
     (machine.base / "d").chmod(0o700)
     until(lambda: "gave up" in machine.reconcile("--plan", spec).stdout)
     ready.touch()
@@ -175,15 +184,16 @@ def test_beside_a_loop_that_is_well_the_loop_mends(
     until(lambda: last() == ("start", "done"))
     assert loop.process.poll() is None
     # What is stopped looks well to the loop.
-    pid = pid_of(machine)
-    os.kill(pid, signal.SIGSTOP)
+    pid = started(machine)
+    freeze(pid)
     found = repaired(machine, spec)
     assert changed(found) == [("restart", "process:p")]
     assert pid_of(machine) != pid
     assert changed(repaired(machine, spec)) == []
     # And a loop that is stopped is ended, although it has moved a moment ago.
-    os.kill(loop.pid, signal.SIGSTOP)
+    freeze(loop.pid)
     os.kill(pid_of(machine), signal.SIGKILL)
+    until(lambda: not machine.running("sleep 90800"))
     found = repaired(machine, spec)
     assert changed(found) == [("start", "process:p")]
     assert not found["by_loop"]
@@ -280,8 +290,10 @@ def test_what_a_check_asks_for_is_done_when_only_the_check_knows(machine: Machin
         f"  on_failure: [restart process:p, 'run touch {told}', notify]}}}}\n"
     )
     spec = small(machine, f"'touch {well}; exec sleep 90800'", check)
+    machine.reconcile("--once", spec)  # It may be asked before it is well.
+    pid = started(machine)
     repaired(machine, spec)
-    pid = pid_of(machine)
+    assert pid_of(machine) == pid
     assert not told.exists()
     well.unlink()
     # It has failed once only, and is asked again in an hour.
@@ -304,8 +316,7 @@ def test_the_loop_starts_anew_what_does_not_answer(
     )
     spec = small(machine, f"'touch {well}; exec sleep 90800'", check)
     loop = looping(spec).up()
-    until(lambda: machine.running("sleep 90800"))
-    pid = pid_of(machine)
+    pid = started(machine)
     well.unlink()
     found = repaired(machine, spec)
     assert found["by_loop"] and changed(found) == [("restart", "process:p")]
