@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
-from support import LONG, Machine, compiled, until
+from support import LONG, Machine, compiled, ends_before_it_is_proved, until
 
 from reconciler.host import Host
 from reconciler.host.clock import Clock
@@ -97,12 +97,13 @@ def test_another_command_restarts_it(machine: Machine, place: str) -> None:
     sessions = "sessions: {{s: {{}}}}\n" if "session" in place else ""
     text = sessions + "processes: {{one: {{command: [sleep, '{}'], " + place + "}}}}"
     machine.once(machine.spec(text.format(1001)))
+    machine.only("sleep 1001")
     spec = machine.spec(text.format(1002))
     (step,) = machine.plan(spec)["steps"]
     assert step["verb"] == "restart"
     machine.once(spec)
     assert not machine.running("sleep 1001")
-    assert len(machine.running("sleep 1002")) == 1
+    machine.only("sleep 1002")
     machine.converged(spec)
 
 
@@ -129,7 +130,8 @@ def test_a_secret_never_stands_in_an_argument_list(machine: Machine) -> None:
     )
     trace = machine.traced("trace=execve", *machine.argv("--once", spec))
     pid = machine.only("sleep 1001")
-    assert b"B=canary-2" in Path(f"/proc/{pid}/environ").read_bytes()
+    # A pane becomes its program a moment later.
+    until(lambda: b"B=canary-2" in Path(f"/proc/{pid}/environ").read_bytes())
     assert trace.count("execve") > 3
     assert "canary" not in trace
 
@@ -306,10 +308,17 @@ def test_what_a_stopped_one_leaves_in_its_group_is_asked_to_end_too(machine: Mac
 
 
 def test_one_that_ends_at_once_has_failed_and_its_last_words_are_told(machine: Machine) -> None:
+    hooks = machine.base / "hooks"
+    hooks.mkdir()
+    texts = (ends_before_it_is_proved(f"process:{one}", machine.base / one) for one in "ab")
+    (hooks / "sitecustomize.py").write_text("".join(f"exec({text!r}, {{}})\n" for text in texts))
+    machine.environ["PYTHONPATH"] = str(hooks)
     spec = machine.spec(
         "sessions: {s: {}}\nprocesses:\n"
-        "  a: {command: 'echo no licence found; exit 3', session: s}\n"
-        f"  b: {{command: 'echo no disk; exit 4', log: {machine.base}/b.log}}\n"
+        f"  a: {{command: 'echo $$ >{machine.base}/a; echo no licence found; exit 3', "
+        "session: s}\n"
+        f"  b: {{command: 'echo $$ >{machine.base}/b; echo no disk; exit 4', "
+        f"log: {machine.base}/b.log}}\n"
     )
     report = machine.once(spec, status=1)
     errors = {step["id"]: step["error"] for step in report["steps"]}
@@ -318,12 +327,29 @@ def test_one_that_ends_at_once_has_failed_and_its_last_words_are_told(machine: M
     assert "no disk" in errors["process:b"]
 
 
+PANE_HAS_ENDED = """
+import subprocess, time
+from reconciler.core.proving import Proving
+def ended():
+    argv = ["tmux", "list-panes", "-a", "-F", "#{pane_dead}"]
+    return "1" in subprocess.run(argv, capture_output=True, text=True).stdout.split()
+def wait(self, ids):
+    while self._fresh.keys() & set(ids) and not ended():
+        time.sleep(0.01)
+    return before(self, ids)
+before, Proving.wait = Proving.wait, wait
+"""
+"""A pass asks whether a start has held once its pane has ended, however late that came to run."""
+
+
 @pytest.mark.parametrize("place", ["", ", session: s"])
 def test_a_program_that_is_not_there_is_an_error_that_names_it(
     machine: Machine, place: str
 ) -> None:
     sessions = "sessions: {s: {}}\n" if place else ""
     spec = machine.spec(f"{sessions}processes: {{one: {{command: [no-such-program]{place}}}}}")
+    (machine.base / "sitecustomize.py").write_text(PANE_HAS_ENDED)
+    machine.environ["PYTHONPATH"] = str(machine.base)
     report = machine.once(spec, status=1)
     assert "'no-such-program'" in report["steps"][-1]["error"]
 
@@ -338,6 +364,7 @@ def test_another_user(machine: Machine, place: str) -> None:
     )
     machine.once(spec)
     pid = machine.only("sleep 1001")
+    until(lambda: os.stat(f"/proc/{pid}").st_uid)  # A pane becomes its program a moment later.
     status = Path(f"/proc/{pid}/status").read_text()
     (uids,) = (line.split()[1:] for line in status.splitlines() if line.startswith("Uid:"))
     assert set(uids) == {str(os.stat(f"/proc/{pid}").st_uid)} != {"0"}
