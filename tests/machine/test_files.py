@@ -348,6 +348,7 @@ def killed(machine: Machine, step: int) -> int:
         number = names[: at + 1].count(names[at])
         status, _ = traced("-e", f"inject={names[at]}:signal=KILL:when={number}")
         number_killed += status != 0
+        until(lambda: not machine.ours())  # What it had run may act a moment longer.
         assert file.read_text() in ("old", "new")
         assert os.readlink(linked) in ("old", "new")
         machine.once(spec)

@@ -152,6 +152,7 @@ def play(told: Host) -> None:
     # What people do to a host.
     (web,) = host.running("sleep 4712")
     told.sh(f"chmod 700 data; crontab -r; rm well; echo x >rc; kill -9 {web}")
+    host.until(lambda: not host.running("sleep 4712"))
     for tell in (told.kept, told.on_terminal):
         tell("drift", "reconcile --plan demo.yaml", *([1] if tell == told.kept else []))
         tell("status", "reconcile --status demo.yaml", *([1] if tell == told.kept else []))

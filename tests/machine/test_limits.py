@@ -348,6 +348,7 @@ def test_a_slow_stop_that_a_check_asks_for_is_asked_for_once(
     until(lambda: "begun restart process:slow" in loop.output.read_text())
     until(lambda: gone(pid))
     (new,) = running(machine, "60412")
+    until(lambda: loop.names().count("step") >= 3)
     passed(0.8)
     assert running(machine, "60412") == [new]
     texts = [event["text"] for event in loop.events() if event["event"] == "step"]

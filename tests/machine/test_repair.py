@@ -325,6 +325,32 @@ def test_the_loop_starts_anew_what_does_not_answer(
     assert changed(repaired(machine, spec)) == []
 
 
+def test_what_another_pass_of_the_loop_has_in_hand_is_waited_for(
+    machine: Machine, looping: Callable[..., Looping]
+) -> None:
+    """The loop notices at once what repair has ended, and may be slow to start it."""
+    slow, hooks = machine.base / "slow", machine.base / "hooks"
+    hooks.mkdir()
+    (hooks / "sitecustomize.py").write_text(
+        "import os, sys, time\nimport reconciler.core.apply\n"
+        "apply = sys.modules['reconciler.core.apply']\n"
+        "def act(runs, *more):\n"
+        f"    if any(one.step.id == 'process:p' for one in runs) and os.path.exists('{slow}'):\n"
+        "        time.sleep(2)\n"
+        "    before(runs, *more)\n"
+        "before, apply._act = apply._act, act\n"
+    )
+    spec = small(machine)
+    loop = looping(spec, PYTHONPATH=str(hooks)).up()
+    pid = machine.only("sleep 90800")
+    freeze(pid)
+    slow.touch()
+    found = repaired(machine, spec)
+    assert found["by_loop"] and changed(found) == [("restart", "process:p")]
+    assert pid_of(machine) != pid
+    assert loop.process.poll() is None
+
+
 def test_what_nobody_has_started_is_not_waited_for(machine: Machine) -> None:
     """A check that is about nothing that was started now does not become well by itself."""
     lines = "disk: {command: ['false']}, other: {command: ['false'], needs: [process:q]}"

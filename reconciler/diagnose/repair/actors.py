@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 
 _PATIENCE = 60.0
 """Seconds that a pass of somebody else, or one of the loop, is waited for."""
+_GLANCE, _IN_HAND = 0.1, 5.0
+"""Seconds between two looks, and more in all, for what we have ended: the pass that was asked for
+leaves it to another one of the loop that has begun to start it."""
 _STILL_WRONG = "still wrong after a pass of the watchdog"
 
 Acted = Callable[[Outcome, bool], None]
@@ -198,14 +201,20 @@ class WatchdogActor(Actor):
             return
         began = Clock().monotonic()
         trouble: dict[str, str] = {}
+        ended: set[str] = set()
         for step in steps:
             try:
-                self._end_what_the_loop_takes_for_well(step)
+                if self._end_what_the_loop_takes_for_well(step):
+                    ended.add(step.id)
             except HostError as error:
                 trouble[step.id] = str(error)
         self._doubt()
         answered = self._ask()
-        left = {step.id: step.why for step in self._look(self.spec, ids).plan.steps}
+        left = self._left(ids)
+        last = Clock().monotonic() + _IN_HAND
+        while answered and ended & left.keys() and Clock().monotonic() < last:
+            Clock().sleep(_GLANCE)
+            left = self._left(ids)
         why = _STILL_WRONG if answered else f"the watchdog made no pass within {_PATIENCE:g} s"
         seconds = Clock().monotonic() - began
         for step in steps:
@@ -216,27 +225,35 @@ class WatchdogActor(Actor):
             outcomes.append(outcome)
             self._acted(outcome, True)
 
+    def _left(self, ids: Sequence[str]) -> dict[str, str]:
+        """What would be done now, and why."""
+        return {step.id: step.why for step in self._look(self.spec, ids).plan.steps}
+
     def _ask(self) -> bool:
         folder, clock = self.context.folder(self.spec), Clock()
         loop = pulse(folder, clock)
         return loop is not None and ask(loop, folder, clock, _PATIENCE)
 
-    def _end_what_the_loop_takes_for_well(self, step: Step) -> None:
-        """The loop restarts what has ended, not what is stopped or does not answer us."""
+    def _end_what_the_loop_takes_for_well(self, step: Step) -> bool:
+        """The loop restarts what has ended, not what is stopped or does not answer us.
+
+        Has something been ended?
+        """
         seen = self.whole.seen.get(step.id)
         if seen is None or seen.state is None:
-            return
+            return False
         of = {one.of for one in seen.ailments if one.what == "stopped"}
         if not of and not self._believed.intersection(step.demanded):
-            return
+            return False
         resource = next(one for one in self.spec.resources if one.id == step.id)
         host = self._host(self.spec)
         kind = kinds.get(resource.kind)
-        if isinstance(kind, Supervised):
-            for action in kind.ends(resource, seen.state, of):
-                error = run_one(action, host)
-                if error is not None:
-                    raise error
+        actions = kind.ends(resource, seen.state, of) if isinstance(kind, Supervised) else ()
+        for action in actions:
+            error = run_one(action, host)
+            if error is not None:
+                raise error
+        return bool(actions)
 
     def repair_store(self, damaged: bool) -> str | None:
         if not damaged:
