@@ -71,15 +71,13 @@ def test_the_sessions_are_as_declared_after_one_pass(machine: Machine, conf: str
         found = {}
         for line in machine.tmux("list-panes", "-a", "-F", SEEN).splitlines():
             home, window, number, pid, dead = line.split("|")
-            words = machine.ours().get(int(pid), "dead").split()
+            words = (machine.ours().get(int(pid)) or "dead").split()
             program = words[-1] if words[0].endswith("sleep") else words[0].rpartition("/")[2]
             found[f"{home} {window} {number}"] = "a shell" if program in shells else program, dead
         found.pop("  ", None)  # His own.
         return found
 
-    # A pane is the server itself until it becomes its program.
-    until(lambda: not any("tmux" in program for program, _ in panes().values()))
-    assert panes() == {
+    wanted = {
         "demo/s window:edit 0": ("66401", "0"),
         "demo/s window:edit 1": ("a shell", "0"),
         "demo/s window:edit 2": ("66402", "0"),
@@ -88,6 +86,8 @@ def test_the_sessions_are_as_declared_after_one_pass(machine: Machine, conf: str
         "demo/t process:p process": ("66404", "0"),
         "demo/t process:q process": ("66405", "0"),
     }
+    # A pane is the server itself, or a shell, until it becomes its program.
+    until(lambda: panes() == wanted)
 
 
 NAMES = ["-x #{pane_id}; #S %H", '#{S}"$HOME', "#,:}{##;"]
@@ -122,8 +122,11 @@ def test_words_reach_the_program_as_they_are(machine: Machine) -> None:
 
     def said(count: int) -> list[str]:
         path = machine.base / f"said.{count}"
-        until(path.exists)
-        return path.read_text().split("\0")[:-1]
+        # It is there, and empty, before it is written; and it is written more than once.
+        words: list[str] = until(
+            lambda: path.exists() and (text := path.read_text()) and text.split("\0")[:-1]
+        )
+        return words
 
     assert said(0)[0] == str(tool)
     assert said(len(ARGUMENTS)) == [str(tool), str(folder), *ARGUMENTS]
