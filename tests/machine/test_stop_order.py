@@ -37,6 +37,8 @@ def service(machine: Machine, word: str = "sleep 0.5") -> Path:
 
 
 def begun(machine: Machine, place: str = "", more: str = "", word: str = "sleep 0.5") -> Path:
+    """Both run; nothing is killed that takes its time to end, as on a loaded machine."""
+    place += ", stop: { timeout: 1h }"
     spec = machine.spec(SPEC.format(service=service(machine, word), place=place, more=more))
     machine.once(spec)
     for name in ("db", "app"):

@@ -42,7 +42,8 @@ def test_what_it_made_goes_in_reverse_order_and_what_was_there_before_stays(
     machine.write_crontab(b"1 2 3 4 5 mine\n")
     adopted = subprocess.Popen(["sleep", f"1077.{int(mark[:8], 16)}"])
     order = base / "order"
-    trap = f"trap 'echo $0 >>{order}; exit' TERM; while :; do sleep 0.05; done"
+    up = base / "up"
+    trap = f"trap 'echo $0 >>{order}; exit' TERM; echo >>{up}; while :; do sleep 0.05; done"
     spec = machine.spec(
         f"""\
 version: 1
@@ -72,7 +73,8 @@ include: [more.yaml]
         machine.once(spec, "--set", "which=two")
         (base / "full/file").touch()
         machine.reconcile("--pause", "process:db", spec)
-        until(lambda: len(machine.running(mark)) >= 2)
+        # They run, and have their traps.
+        until(lambda: up.exists() and up.read_text() == "\n\n")
         document = uninstalled(machine, spec)
         assert document["state_removed"] is True
         assert document["spec"]["variables"] == {"which": "two"}
