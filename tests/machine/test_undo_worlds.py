@@ -75,6 +75,7 @@ def check(machine: Machine, seed: int, sections: tuple[str, ...] = ()) -> None:
     undone(world, began)
     machine.reconcile("--resume", "*", world.spec)
     machine.once(world.spec)
+    world.rest()
     began = state(world)
     world.retire()
     if machine.once(world.spec)["steps"]:

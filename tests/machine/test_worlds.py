@@ -70,6 +70,7 @@ def agreed(world: World, deeds: list[str]) -> None:
 
     after = machine.plan(world.spec)
     assert (after["steps"], after["unknown"]) == ([], []), said
+    world.rest()
     settled = state(world)
     again = machine.once(world.spec)
     assert again["steps"] == [], said

@@ -246,15 +246,23 @@ class World:
             self._crontab,
         ]  # fmt: skip
         done = [self.dice.choice(deeds)() for _ in range(self.dice.randint(1, 5))]
+        self.rest()
+        return [deed for deed in done if deed]
+
+    def rest(self) -> None:
+        """Wait until nothing ends any more, and no shell has still to start its command."""
         seen: list[list[int]] = []
 
         def calm() -> bool:
             # What tmux has closed ends a moment later.
+            lines = self.machine.ours()
             seen.append(sorted(self.machine.running("sleep 8640")))
-            return len(seen) > 5 and seen[-1] == seen[-6]
+            waits = any(
+                "sleep 86402; true" in line and not has_child(pid) for pid, line in lines.items()
+            )
+            return not waits and len(seen) > 5 and seen[-1] == seen[-6]
 
         until(calm)
-        return [deed for deed in done if deed]
 
     def _kill(self) -> str:
         # What a shell waits for would end the shell a moment later.
@@ -314,6 +322,14 @@ class World:
             return ""
         self.machine.write_crontab(b"5 5 * * * mine\n" + text.replace(b"/bin/", b"/sbin/", 1))
         return "changed the crontab"
+
+
+def has_child(pid: int) -> bool:
+    """Has that process started another? One that has ended has no more to start."""
+    try:
+        return bool(Path(f"/proc/{pid}/task/{pid}/children").read_text())
+    except OSError:
+        return True
 
 
 def leads_session(pid: int) -> bool:
