@@ -12,6 +12,7 @@ from machine.screen import Screen
 from support import Machine, until
 
 BAR = re.compile("[━╸╺]")
+SHOWN = re.compile(r"add to .+ [0-9.]+ MiB/96 MiB [0-9:-]+")
 
 
 def spec(machine: Machine) -> Path:
@@ -99,8 +100,7 @@ def test_long_work_shows_how_far_it_is_and_can_be_interrupted(machine: Machine) 
     path = logs(machine, 24)
     folder = machine.base / "logs"
     screen = Screen(machine, *machine.argv("--once", path))
-    until(lambda: BAR.search(screen.text))
-    assert re.search(r"add to .+ [0-9.]+ MiB/96 MiB [0-9:-]+", screen.text)
+    until(lambda: BAR.search(text := screen.text) and SHOWN.search(text))
     before = screen.text
     until(lambda: screen.text != before)
     # Should it be killed now, the terminal is as usable as before.
