@@ -61,9 +61,19 @@ class Passes:
 @pytest.mark.parametrize("number", [signal.SIGUSR1, signal.SIGHUP])
 def test_a_signal_that_comes_as_a_pass_ends_asks_for_another(number: signal.Signals) -> None:
     work = Passes(number)
-    Loop(work, Clock()).run()
+    Loop(work, Clock()).run(lambda: None)
     assert work.first.sent
     assert work.reread == [False, number == signal.SIGHUP]
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_who_is_told_that_it_runs_may_end_it_at_once(number: signal.Signals) -> None:
+    work = Passes(signal.SIGUSR1)
+    loop = Loop(work, Clock())
+    before = signal.getsignal(number)
+    # Where it did not listen yet, this would end us.
+    loop.run(lambda: signal.raise_signal(number))
+    assert loop.stopping and work.reread == [] and signal.getsignal(number) == before
 
 
 class Broken:
@@ -125,7 +135,7 @@ def test_a_part_that_fails_ends_neither_the_loop_nor_the_others(
     monkeypatch.setattr("reconciler.watchdog.events._REST", 0.2)
     broken, well = Broken(name), Broken("nothing")
     work = Long(broken, well)
-    Loop(work, Clock(), (broken, well)).run()
+    Loop(work, Clock(), (broken, well)).run(lambda: None)
     assert well.tended >= 20 and broken.tended
     # It is left alone for a while, each time.
     assert set(work.failed) <= {"[Errno 5] Input/output error"} and len(work.failed) < 20

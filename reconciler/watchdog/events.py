@@ -127,8 +127,11 @@ class Loop:
         self._wanted: set[str] = set()
         self._terminal = os.isatty(0)
 
-    def run(self) -> None:
-        """Until SIGTERM or SIGINT. Only for the main thread."""
+    def run(self, begun: Callable[[], None]) -> None:
+        """Until SIGTERM or SIGINT. Only for the main thread.
+
+        ``begun`` says that it runs; whoever is told so may send it any signal from then on.
+        """
         woken, wake = socket.socketpair()
         for end in (woken, wake):
             end.setblocking(False)
@@ -138,6 +141,7 @@ class Loop:
         # Until now they were held: one that came while we began asks for a pass, and is no end.
         signal.pthread_sigmask(signal.SIG_UNBLOCK, _NOW)
         try:
+            begun()
             while not self.stopping:
                 self._pass()
                 self._sleep(woken)

@@ -57,14 +57,17 @@ def keep(context: Context, spec: Spec, report: Callable[[str], None]) -> int:
         log = Log(context.terminal, context.options.json, context.options.quiet)
         watchdog = Watchdog(context, spec, heart, log, supervisor)
         on_waiting(watchdog.moved)
-        words = f"{spec.name}: the loop begins, pid {os.getpid()}, {spec.path}"
-        words += given(context.about(spec))
-        log.event("begin", words, pid=os.getpid(), resources=len(spec.resources))
-        supervisor.ready(f"keeps {spec.path}")
+
+        def begun() -> None:
+            words = f"{spec.name}: the loop begins, pid {os.getpid()}, {spec.path}"
+            words += given(context.about(spec))
+            log.event("begin", words, pid=os.getpid(), resources=len(spec.resources))
+            supervisor.ready(f"keeps {spec.path}")
+
         loop = Loop(watchdog, clock, watchdog.parts)
         other: Newer | Replaced | None = None
         try:
-            loop.run()
+            loop.run(begun)
         except (Newer, Replaced) as found:
             # The supervisor's process goes on, as another program, unless that is to end as well.
             other = None if loop.stopping else found
