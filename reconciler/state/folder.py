@@ -114,8 +114,9 @@ def locked(
 ) -> Iterator[int]:
     """Hold the lock of a spec's state directory, which is trusted. Raises Busy, or HostError.
 
-    It is waited for ``patience`` seconds, ``unless`` that is of no use. The lock is the kernel's
-    (flock(2)), so one that was killed leaves nothing behind. Gives its descriptor.
+    It is waited for ``patience`` seconds, ``unless`` that is of no use; where the directory was
+    removed meanwhile, who waits must not make it all anew. The lock is the kernel's (flock(2)), so
+    one that was killed leaves nothing behind. Gives its descriptor.
     """
     path = os.path.join(folder, "lock")
     handle = _open(path, folder)
@@ -132,6 +133,11 @@ def locked(
                     raise Busy(_holder(handle)) from None
             # flock(2) itself cannot be waited for with an end.
             time.sleep(_PAUSE)
+        if not os.fstat(handle).st_nlink:
+            raise HostError(
+                f"the state directory {folder} was removed at this moment, as --uninstall does; "
+                "nothing is done. Start it again if the spec is to be kept"
+            )
         if kept_by is not None:
             release = kept_by(handle)
         yield handle

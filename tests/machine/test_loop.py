@@ -7,10 +7,12 @@ import errno
 import fcntl
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -244,29 +246,45 @@ def test_a_signal_at_its_first_moment_ends_no_loop(
         loop.wait()
 
 
+@contextlib.contextmanager
+def waiting(machine: Machine, spec: Path) -> Iterator[tuple[int, subprocess.Popen[str]]]:
+    """The lock, and a loop that waits for it."""
+    (machine.state / "demo").mkdir(parents=True, mode=0o700)
+    lock = os.open(machine.state / "demo/lock", os.O_RDWR | os.O_CREAT, 0o600)
+    fcntl.flock(lock, fcntl.LOCK_EX)
+    ours = os.fstat(lock).st_ino
+    loop = subprocess.Popen(
+        machine.argv("--loop", spec), env=machine.environ, cwd=machine.base,
+        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    try:
+        until(lambda: ours in _open_files(loop.pid))
+        yield lock, loop
+    finally:
+        loop.kill()
+        loop.communicate()
+
+
 @pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGUSR1])
 def test_a_signal_while_it_waits_for_the_lock_ends_no_loop(
     machine: Machine, number: signal.Signals
 ) -> None:
-    spec = folder(machine)
-    (machine.state / "demo").mkdir(parents=True, mode=0o700)
-    lock = os.open(machine.state / "demo/lock", os.O_RDWR | os.O_CREAT, 0o600)
-    fcntl.flock(lock, fcntl.LOCK_EX)
-    loop = subprocess.Popen(
-        machine.argv("--loop", spec), env=machine.environ, cwd=machine.base,
-        stdout=subprocess.DEVNULL,
-    )  # fmt: skip
-    try:
-        ours = os.fstat(lock).st_ino
-        until(lambda: ours in _open_files(loop.pid))
+    with waiting(machine, folder(machine)) as (lock, loop):
         loop.send_signal(number)
         os.close(lock)
         until((machine.base / "d").is_dir)
         loop.send_signal(signal.SIGTERM)
         assert loop.wait(LONG) == 0
-    finally:
-        loop.kill()
-        loop.wait()
+
+
+def test_what_was_taken_away_while_it_waited_is_not_made_anew(machine: Machine) -> None:
+    with waiting(machine, folder(machine)) as (lock, loop):
+        shutil.rmtree(machine.state / "demo")
+        os.close(lock)
+        assert loop.wait(LONG) == 1
+        assert loop.stderr is not None
+        assert "was removed at this moment, as --uninstall does" in loop.stderr.read()
+    assert not (machine.base / "d").exists() and not (machine.state / "demo").exists()
 
 
 def _open_files(pid: int) -> set[int]:
