@@ -20,14 +20,13 @@ def test_a_persons_pane_in_our_window_is_not_taken_for_the_process(machine: Mach
     machine.once(spec)
     machine.tmux("split-window", "-d", "-t", "=s:p", "exec sleep 32002")
     person = machine.only("sleep 32002")
-    (ours,) = machine.running("sleep 32001")
-    os.kill(ours, signal.SIGKILL)
+    os.kill(machine.only("sleep 32001"), signal.SIGKILL)
     until(lambda: not machine.running("sleep 32001"))
     assert machine.steps(spec) == ["process:p"]
     machine.once(spec)
     machine.once(machine.spec(SPEC.format(32003)))
     assert machine.running("sleep 32002") == [person]
-    assert len(machine.running("sleep 32003")) == 1
+    machine.only("sleep 32003")
 
 
 def test_removing_a_session_spares_what_a_person_opened(machine: Machine) -> None:
@@ -39,11 +38,10 @@ def test_removing_a_session_spares_what_a_person_opened(machine: Machine) -> Non
     machine.once(machine.spec(text.format("")))
     machine.tmux("new-window", "-d", "-t", "=s:", "exec sleep 32003")
     machine.tmux("split-window", "-d", "-t", "=s:=b", "exec sleep 32004")
-    people = until(lambda: machine.running("sleep 32003") and machine.running("sleep 32004"))
+    people = [machine.only("sleep 32003"), machine.only("sleep 32004")]
     machine.once(machine.spec(text.format("state: absent, ")))
     until(lambda: not machine.running("sleep 32001") and not machine.running("sleep 32002"))
-    assert machine.running("sleep 32004") == people
-    assert machine.running("sleep 32003")
+    assert [machine.only("sleep 32003"), machine.only("sleep 32004")] == people
 
 
 def test_a_layout_that_tmux_does_not_know_never_reaches_it(machine: Machine) -> None:

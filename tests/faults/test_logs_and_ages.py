@@ -191,7 +191,7 @@ def test_a_log_that_cannot_be_renamed_keeps_no_writer_from_being_told(
     (logs / "b.log.1").mkdir()
     step = machine.once(spec, status=1)["steps"][-1]
     assert f"{logs}/b.log.1 is a directory, no rotated log; move it away" in step["error"]
-    until(told.exists)
+    until(lambda: told.exists() and told.read_text())
     assert names(logs) == ["a.log.1.gz", "b.log", "b.log.1"]
     # Where all of them fail nobody is told of anything, now or later.
     machine.once(spec, status=1)
