@@ -23,10 +23,11 @@ __all__ = [
 ]  # fmt: skip
 
 
-_MANY = 1000
+_MANY = 100
 """Objects of a class until it is worth while to compile an `__init__` for it."""
 
 
+_FLAT = frozenset((type(None), bool, int, float, str))
 _made: list[Any] = []
 """The classes that were made here."""
 
@@ -148,14 +149,25 @@ def options(cls: Any) -> dict[str, Mapping[str, Any]]:
 
 
 def leaves(value: Any, whole: type) -> Iterator[Any]:
-    """What is in records and tuples, however deep; those of the class ``whole`` are one each."""
-    cls = type(value)
-    if not isinstance(value, tuple) and (cls is whole or not is_record(cls)):
-        yield value
-        return
-    parts = value if isinstance(value, tuple) else (getattr(value, name) for name in names(cls))
-    for one in parts:
-        yield from leaves(one, whole)
+    """What is in records and tuples, however deep, but for numbers, truth values and None; those of
+    the class ``whole`` are one each. What is in one and the same record in several places comes
+    once."""
+    todo, known = [value], set()
+    while todo:
+        one = todo.pop()
+        cls = type(one)
+        if cls is str or cls is whole:
+            yield one
+        elif isinstance(one, tuple):
+            todo += reversed(one)
+        elif cls in _FLAT or id(one) in known:
+            continue
+        elif is_record(cls):
+            known.add(id(one))
+            values = [getattr(one, name) for name in names(cls)]
+            todo += [one for one in reversed(values) if one is not None]
+        else:
+            yield one
 
 
 def _fields(of: Any) -> tuple[Any, ...]:
@@ -283,9 +295,6 @@ if TYPE_CHECKING:
     from dataclasses import dataclass, field, fields, replace
 else:
     dataclass, field, fields, replace = _dataclass, _Field, _fields, _replace
-
-
-_FLAT = frozenset((type(None), bool, int, float, str))
 
 
 class Packer:
