@@ -15,11 +15,11 @@ from reconciler.core.model import Observation, Outcome, Plan, Resource, Step
 from reconciler.core.observe import failure, observe
 from reconciler.undo import MOST, Around, Irreversible, Reversal, reversal, room_of
 from reconciler.undo.notes import (
+    NotedResource,
     from_plain,
     holds_secret,
     looks_secret,
-    plain,
-    plain_resource,
+    noted_resource,
 )
 
 if TYPE_CHECKING:
@@ -173,19 +173,19 @@ class PassJournal:
     def rows(self, goes_on: bool = False) -> Noted | None:
         """What is to be written behind the steps; None: there is nothing to take back, also of what
         was noted before, unless the pass ``goes_on`` that another process has begun."""
-        asked = [note for note in self._notes.values() if note.result and not note.is_whole]
-        resources = [one for note in asked for one in note.resources]
+        asked = {i: one for i, one in self._notes.items() if one.result and not one.is_whole}
+        resources = [one for note in asked.values() for one in note.resources]
         seen = seen_now(resources, self._get_kind, self._host)
         left, void = {}, []
         for ident, note in list(self._notes.items()):
-            if note.result and note.is_whole:
-                is_void = not note.document.get("undo", True)
-            elif note.result:
+            if not note.result:
+                is_void = not note.begun
+            elif ident in asked:
                 differ = [differs(one, seen[one.id], self._get_kind) for one in note.resources]
                 is_void = note.result != "begun" and not any(differ)
                 left[ident] = [trace(one, seen[one.id]) for one in note.resources]
             else:
-                is_void = not note.begun
+                is_void = not note.document.get("undo", True)
             if is_void:
                 del self._notes[ident]
                 left.pop(ident, None)
@@ -210,10 +210,11 @@ class PassJournal:
                 and note.is_only_made
                 and note.resources[0].want == note.resource.want
             ):
-                found[ident] = note.document["undo"][0][2]  # It is known to hold no secret.
+                found[ident] = note.resource.want  # It is known to hold no secret.
             elif note is not None:
-                one = [ident, True, plain(note.resource.want)]
-                found[ident] = None if holds_secret([one]) or looks_secret([one]) else one[2]
+                one = [noted_resource(note.resource)]
+                secret = holds_secret(one) or looks_secret(one)
+                found[ident] = None if secret else note.resource.want
         return dict.fromkeys(started) | found
 
     @staticmethod
@@ -309,7 +310,7 @@ def _write_up(notes: Sequence[_Note]) -> None:
         (looks_secret, [note for note in kept if note.how and note.how.defines]),
     ):
         # All at once; most often there is none.
-        if holds([one for note in some for one in _noted(note.document)]):
+        if holds(one for note in some for one in _noted(note.document)):
             for note in some:
                 if holds(note.document["undo"]):
                     note.why = "it holds a secret, and is not kept"
@@ -320,43 +321,33 @@ def _write_up(notes: Sequence[_Note]) -> None:
             note.document = {"why": note.why}
 
 
-def _noted(document: dict[str, Any]) -> list[Any]:
+def _noted(document: dict[str, Any]) -> list[NotedResource]:
     """All resources of a note."""
     made = document.get("made")
     return document["undo"] if made is None else [*document["undo"], made]
 
 
 def _document(note: _Note) -> dict[str, Any]:
-    """Raises TypeError."""
     how, resource = note.how, note.resource
     assert how is not None
-    document: dict[str, Any] = {"undo": [plain_resource(one) for one in note.resources]}
+    document: dict[str, Any] = {"undo": list(map(noted_resource, note.resources))}
     left = how.made(resource) if note.is_only_made else None
     if left is not None:
         document["left"] = [left]
     elif not how.sure:
-        document["made"] = _made(resource)
+        want = resource.want
+        hidden = getattr(want, "secret", None) is True or getattr(want, "hides", None) is True
+        document["made"] = None if hidden else noted_resource(resource)
     return document
 
 
 def _room(one: Resource[Any]) -> int:
     """What it takes of the bytes that are noted of one pass."""
+    if one.kind == "permission":
+        return sum([room_of(path) for path, *_ in one.want.former or ()])
     content, moved = getattr(one.want, "content", None), getattr(one.want, "returned", None)
     room = len(content) if isinstance(content, str) else 0
-    if one.kind == "permission":
-        room += sum(room_of(entry[0]) for entry in one.want.former or ())
     return room + sum(room_of(f"{file[1]}/{file[2]}") for file in moved or ())
-
-
-def _made(resource: Resource[Any]) -> list[Any] | None:
-    """What a step is to leave; None where that holds a secret."""
-    want = resource.want
-    if getattr(want, "secret", None) is True or getattr(want, "hides", None) is True:
-        return None
-    try:
-        return plain_resource(resource)
-    except TypeError:
-        return None
 
 
 def _why(error: Exception) -> str:

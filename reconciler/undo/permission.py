@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from operator import itemgetter
 from typing import Any
 
 from reconciler.core.model import Resource, Step
 from reconciler.kinds.permission import Permission
-from reconciler.kinds.permission.entries import WrongEntry
 from reconciler.undo import Around, Reversal, few
 
 
@@ -22,11 +22,7 @@ class OfPermission(Reversal):
     ) -> Sequence[Resource[Any]]:
         paths = have.paths if have is not None else ()
         # Another file of that name has never had what it had.
-        seen = paths.identified() if paths else ()
-        found = tuple(
-            [(one.path, identity, one.have, one.want) for one, identity in few(seen, _path_of)
-             if one.refused is None]
-        )  # fmt: skip
+        found = tuple(few(paths.former(), itemgetter(0))) if paths else ()
         if not found:
             return ()
         want = resource.want
@@ -35,11 +31,7 @@ class OfPermission(Reversal):
         return (Resource(resource.id, back),)
 
     def is_still(self, then: Any, now: Any) -> bool:
-        return bool(then.paths and now.paths and then.paths.roots == now.paths.roots)
-
-
-def _path_of(seen: tuple[WrongEntry, tuple[int, int]]) -> str:
-    return seen[0].path
+        return bool(then.paths) and then.paths.roots == now.paths.roots
 
 
 REVERSAL = OfPermission()

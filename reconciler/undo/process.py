@@ -23,19 +23,18 @@ class OfProcess(Reversal):
         if step.demanded:
             return ()  # It has run before, from the same.
         former = around.known(resource.id)
+        if former is None and not runs:
+            # Of one that is to go, only what it has left behind is ended.
+            return (Resource(resource.id, want, False),) if resource.present else ()
         versions = {one.partition(".")[0] for one in _versions(have)}  # Without env_file's.
         running = versions - {"", want.digest()}
         # Where some run from this already, the pass that began it has noted what was before.
         if former is not None and want.digest() not in versions and running - {former.digest()}:
             former = None  # Who has started it was killed before he could note from what.
-        if former is None and runs:
+        if former is None:
             if running:
                 raise Irreversible("what it was started from before is not known")
             former = replace(want, instances=len(have.found))
-        if former is None:
-            if not resource.present:
-                return ()  # Only what it has left behind is ended.
-            return (Resource(resource.id, want, present=False),)
         refuse_lost_secrets(former, want, "former values of its environment")
         return (Resource(resource.id, replace(former, stop_extra=True)),)
 

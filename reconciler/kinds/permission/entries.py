@@ -34,15 +34,27 @@ class WrongEntry:
     refused: Refused | None = None
 
 
-FormerEntry = tuple[str, tuple[int, int], Attributes, Attributes]
+_Values = tuple[str | None, str | None, str | None]
+"""Those of Attributes."""
+FormerEntry = tuple[str, tuple[int, int], _Values, _Values]
 """A path, its device and inode, what it had before a pass, and what it was given."""
+
+
+def former_entry(
+    path: str, identity: tuple[int, int], had: Attributes, got: Attributes
+) -> FormerEntry:
+    """What is noted of one path."""
+    return path, identity, (had.mode, had.owner, had.group), (got.mode, got.owner, got.group)
 
 
 class FormerEntries:
     """What is asked of paths by what they had before a pass, if they are still what they were."""
 
     def __init__(self, entries: Sequence[FormerEntry]) -> None:
-        self._entries = {path: (identity, had, got) for path, identity, had, got in entries}
+        self._entries = {
+            path: (identity, Attributes(*had), Attributes(*got))
+            for path, identity, had, got in entries
+        }
         self._left = dict.fromkeys(self._entries)
         """Those that were not found as the pass left them, or as they were before."""
 
@@ -105,11 +117,16 @@ class PackedEntries(Sequence[WrongEntry]):
             identity = 0, 0
         self._numbers += _NUMBERS.pack(*identity, len(self._paths), number)
 
-    def identified(self) -> Iterator[tuple[WrongEntry, tuple[int, int]]]:
-        """All of them, with what each was when it was seen."""
+    def former(self) -> Iterator[FormerEntry]:
+        """What each of them has, and is given, but for those that are refused."""
         roots = _ROOT.iter_unpack(self.roots)
-        for one in self:
-            yield one, one.identity if one.top is not None else next(roots)
+        start = 0
+        for device, inode, end, number in _NUMBERS.iter_unpack(self._numbers):
+            have, want, _, _, top, refused = self._listed[number]
+            identity = next(roots) if top is None else (device, inode)
+            if refused is None:
+                yield former_entry(self._path(top, start, end), identity, have, want)
+            start = end
 
     def refused(self) -> Iterator[Refused]:
         """Of those that are refused."""
@@ -135,14 +152,20 @@ class PackedEntries(Sequence[WrongEntry]):
 
     def _entry(self, identity: tuple[int, int], start: int, end: int, number: int) -> WrongEntry:
         have, want, directory, named, top, refused = self._listed[number]
-        path = (top or "") + os.fsdecode(bytes(self._paths[start:end]))
+        path = self._path(top, start, end)
         return WrongEntry(path, have, want, directory, named, top, identity, refused)
+
+    def _path(self, top: str | None, start: int, end: int) -> str:
+        return (top or "") + os.fsdecode(bytes(self._paths[start:end]))
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, PackedEntries):
             return NotImplemented
-        mine, theirs = ((one._paths, one._numbers, one._listed) for one in (self, other))
-        return mine == theirs
+        return (
+            self._paths == other._paths
+            and self._numbers == other._numbers
+            and self._listed == other._listed
+        )
 
     __hash__ = None  # type: ignore[assignment]
 

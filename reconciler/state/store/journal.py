@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
+from reconciler.base.as_json import written
 from reconciler.base.errors import HostError
 from reconciler.base.records import dataclass
 from reconciler.host.walk import closing
@@ -27,8 +28,8 @@ _MOST = 10_000
 """Passes whose numbers are remembered."""
 _MOST_IDS = 100_000
 """Ids of steps beyond which no more are remembered of what has left the journal."""
-_SHORT = 1 << 16
-"""Bytes up to which packing takes more time than it saves room."""
+_SHORT = 1 << 18
+"""Bytes that are not worth the time of packing: some thousand steps."""
 _NEWER = "it was noted by a newer version of this program"
 _STEPS = "steps"
 """How the rows of several steps are called, with a number."""
@@ -215,26 +216,9 @@ def _merge(found: dict[str, Any], noted: Noted) -> None:
         note["ended"] = True
 
 
-def _refused(value: Any) -> Any:
-    raise TypeError(f"no way to keep a {type(value).__name__}")
-
-
-def _written(document: Any) -> str:
-    try:
-        # The package `json` takes as long to load as all else that a pass of one step notes.
-        from _json import encode_basestring_ascii, make_encoder
-
-        form = None, ":", ",", False, False, True
-        return "".join(make_encoder({}, _refused, encode_basestring_ascii, *form)(document, 0))
-    except (ImportError, TypeError):  # It is CPython's own, and another one may have it otherwise.
-        import json
-
-        return json.dumps(document, separators=(",", ":"))
-
-
 def packed(document: Any) -> bytes:
-    """A JSON value as it is written. Raises TypeError."""
-    data = _written(document).encode()
+    """A value as it is written."""
+    data = written(document).encode()
     if len(data) <= _SHORT:
         return data
     import zlib
