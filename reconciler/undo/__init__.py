@@ -163,7 +163,6 @@ def with_attributes(path: str, given: Attributes, host: Host) -> Resource[Any]:
     from reconciler.core.model import Resource
     from reconciler.host.refusals import kept_mode
     from reconciler.kinds.permission import Permission
-    from reconciler.kinds.permission.entries import former_entry
 
     status = host.files.status(path)
     if status is None:
@@ -175,7 +174,8 @@ def with_attributes(path: str, given: Attributes, host: Host) -> Resource[Any]:
         host.users.group_name(status.st_gid if gid == -1 else gid),
     )
     now = _attributes(status, host)
-    former = (former_entry(path, (status.st_dev, status.st_ino), now, got),)
+    had, gave = ((one.mode, one.owner, one.group) for one in (now, got))
+    former = ((path, (status.st_dev, status.st_ino), had, gave),)
     want = Permission(escape(path), mode=now.mode, owner=now.owner, group=now.group, former=former)
     return Resource(ident("permission", path), want)
 

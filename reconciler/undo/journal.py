@@ -310,7 +310,7 @@ def _write_up(notes: Sequence[_Note]) -> None:
         (looks_secret, [note for note in kept if note.how and note.how.defines]),
     ):
         # All at once; most often there is none.
-        if holds(one for note in some for one in _noted(note.document)):
+        if some and holds(one for note in some for one in _noted(note.document)):
             for note in some:
                 if holds(note.document["undo"]):
                     note.why = "it holds a secret, and is not kept"

@@ -6,11 +6,11 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import chain
 from typing import Any
 
-from reconciler.base.as_json import CLASS
 from reconciler.base.records import class_of
 from reconciler.base.text import censored, redacted, redacted_json
 from reconciler.base.values import Secret, secrets, strings
 from reconciler.core.model import Resource
+from reconciler.state.store.journal import CLASS
 from reconciler.undo import Irreversible
 
 NotedResource = tuple[str, bool, Any]

@@ -35,16 +35,8 @@ class WrongEntry:
 
 
 _Values = tuple[str | None, str | None, str | None]
-"""Those of Attributes."""
 FormerEntry = tuple[str, tuple[int, int], _Values, _Values]
 """A path, its device and inode, what it had before a pass, and what it was given."""
-
-
-def former_entry(
-    path: str, identity: tuple[int, int], had: Attributes, got: Attributes
-) -> FormerEntry:
-    """What is noted of one path."""
-    return path, identity, (had.mode, had.owner, had.group), (got.mode, got.owner, got.group)
 
 
 class FormerEntries:
@@ -125,7 +117,8 @@ class PackedEntries(Sequence[WrongEntry]):
             have, want, _, _, top, refused = self._listed[number]
             identity = next(roots) if top is None else (device, inode)
             if refused is None:
-                yield former_entry(self._path(top, start, end), identity, have, want)
+                had, got = ((one.mode, one.owner, one.group) for one in (have, want))
+                yield self._path(top, start, end), identity, had, got
             start = end
 
     def refused(self) -> Iterator[Refused]:

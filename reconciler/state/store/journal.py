@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import fcntl
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from reconciler.base.as_json import written
 from reconciler.base.errors import HostError
-from reconciler.base.records import dataclass
+from reconciler.base.records import dataclass, is_record, name_of, options
+from reconciler.base.values import Secret
 from reconciler.host.walk import closing
 from reconciler.state.folder import make_folder
 from reconciler.state.store.base import StoreTable
@@ -33,6 +34,10 @@ _SHORT = 1 << 18
 _NEWER = "it was noted by a newer version of this program"
 _STEPS = "steps"
 """How the rows of several steps are called, with a number."""
+CLASS = "is"
+"""The name under which the class of a record stands, and ``secret`` for a secret."""
+_NOT_GIVEN = (None, False, ())
+"""Defaults that say that something is not given, which no version changes."""
 DAMAGED = "what was noted of it is damaged"
 Noted = Mapping[str, Any]
 """A part of what is noted of a pass, as JSON: ``notes`` of its steps, by id, in the order in which
@@ -216,9 +221,51 @@ def _merge(found: dict[str, Any], noted: Noted) -> None:
         note["ended"] = True
 
 
+@cache
+def _encoder() -> Callable[[Any], str]:
+    try:
+        # The package `json` takes as long to load as all else that a pass of one step notes.
+        from _json import encode_basestring_ascii, make_encoder
+
+        form = None, ":", ",", False, False, True
+        encode = make_encoder(None, _plain, encode_basestring_ascii, *form)
+        "".join(encode("", 0))
+    except (ImportError, TypeError):  # It is CPython's own, and another one may have it otherwise.
+        from json import JSONEncoder
+
+        return JSONEncoder(default=_plain, separators=(",", ":")).encode
+    return lambda value: "".join(encode(value, 0))
+
+
+def _plain(value: Any) -> dict[str, Any]:
+    cls = type(value)
+    if cls is Secret:
+        return {CLASS: "secret", "digest": value.digest}
+    name, fields = _described(cls)  # type: ignore[arg-type]
+    found = {CLASS: name}
+    for field, default in fields:
+        one = getattr(value, field)
+        if one is not default:
+            found[field] = one
+    return found
+
+
+@cache
+def _described(cls: Any) -> tuple[str, tuple[tuple[str, Any], ...]]:
+    """Its name, and its fields, each with the value that need not be noted."""
+    if not is_record(cls):
+        return name_of(cls), ()
+    fields = []
+    for name, given in options(cls).items():
+        default = given.get("default", CLASS)
+        fields.append((name, default if any(default is one for one in _NOT_GIVEN) else CLASS))
+    return name_of(cls), tuple(fields)
+
+
 def packed(document: Any) -> bytes:
-    """A value as it is written."""
-    data = written(document).encode()
+    """Records, tuples and what JSON has, as they are written: without what is not given, and of a
+    secret its digest. Of what is no record of ours the class alone, of which nothing is made."""
+    data = _encoder()(document).encode()
     if len(data) <= _SHORT:
         return data
     import zlib
