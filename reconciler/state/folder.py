@@ -23,8 +23,6 @@ if TYPE_CHECKING:
 
 
 _PAUSE = 0.1
-
-
 STORE = "store.db"
 _HANDED_ON = b"RECONCILE_LOCK"
 _SPEC = "spec"
@@ -114,9 +112,8 @@ def locked(
 ) -> Iterator[int]:
     """Hold the lock of a spec's state directory, which is trusted. Raises Busy, or HostError.
 
-    It is waited for ``patience`` seconds, ``unless`` that is of no use; where the directory was
-    removed meanwhile, who waits must not make it all anew. The lock is the kernel's (flock(2)), so
-    one that was killed leaves nothing behind. Gives its descriptor.
+    It is waited for ``patience`` seconds, ``unless`` that is of no use. The lock is the kernel's
+    (flock(2)), so one that was killed leaves nothing behind. Gives its descriptor.
     """
     path = os.path.join(folder, "lock")
     handle = _open(path, folder)
@@ -134,10 +131,7 @@ def locked(
             # flock(2) itself cannot be waited for with an end.
             time.sleep(_PAUSE)
         if not os.fstat(handle).st_nlink:
-            raise HostError(
-                f"the state directory {folder} was removed at this moment, as --uninstall does; "
-                "nothing is done. Start it again if the spec is to be kept"
-            )
+            raise HostError(f"{folder} was removed just now, as --uninstall does; nothing is done")
         if kept_by is not None:
             release = kept_by(handle)
         yield handle

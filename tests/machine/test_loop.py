@@ -283,7 +283,7 @@ def test_what_was_taken_away_while_it_waited_is_not_made_anew(machine: Machine) 
         os.close(lock)
         assert loop.wait(LONG) == 1
         assert loop.stderr is not None
-        assert "was removed at this moment, as --uninstall does" in loop.stderr.read()
+        assert "was removed just now, as --uninstall does; nothing is done" in loop.stderr.read()
     assert not (machine.base / "d").exists() and not (machine.state / "demo").exists()
 
 
