@@ -94,17 +94,20 @@ def test_ten_times_as_many_cost_ten_times_as_much(machine: Machine) -> None:
 @pytest.mark.parametrize("mode", ["--status", "--diagnose"])
 def test_what_only_looks_asks_for_each_as_often(machine: Machine, mode: str) -> None:
     """Of ten times the directories each is asked for as often, and they take no process more."""
-    asked, begun = {}, {}
-    for number in (10, 100):
+    asked: dict[int, set[int]] = {}
+
+    def begun(number: int) -> int:
         spec = directories(machine, number)
         machine.once(spec, "--take-over")
         trace = machine.traced("all", *machine.argv(mode, spec))
         paths = re.findall(rf'^\d+ +\w+\([^"]*"{machine.base}/d/(\d+)"', trace, re.MULTILINE)
         assert len(set(paths)) == number
         asked[number] = set(Counter(paths).values())
-        begun[number] = len(re.findall(r" (?:clone3?|v?fork|execve)\(", trace))
+        return len(re.findall(r" (?:clone3?|v?fork|execve)\(", trace))
+
+    # One more may be begun where a program that is asked for something is slow to answer.
+    assert any(begun(10) == begun(100) for _ in range(3))
     assert asked[10] == asked[100] and max(asked[100]) <= 8, asked
-    assert begun[10] == begun[100]
 
 
 ADDED = """
